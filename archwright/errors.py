@@ -48,3 +48,15 @@ class EmitError(ArchwrightError):
 
 class MissingExtra(ArchwrightError):
     """An optional dependency is not installed. The message has the pip command."""
+
+
+class UnknownPart(ArchwrightError):
+    """A name stands for no part, or for several. The message suggests the nearest names."""
+
+
+class ChoiceError(ArchwrightError):
+    """A space made a choice that it may not (a name asked twice with different options, a trace that does not fit)."""
+
+
+class DataError(ArchwrightError):
+    """Data are not what was said: a missing column, a target with gaps, too few samples. The message says which."""

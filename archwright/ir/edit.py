@@ -73,6 +73,11 @@ class Editor:
         self._counts[stem] = count + 1
         return name
 
+    @property
+    def prefix(self) -> str:
+        """What the open scopes put before the names of new nodes."""
+        return self._prefix
+
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
         """Within the `with` block, names of new nodes get the prefix `name.`. Scopes nest."""
@@ -112,7 +117,7 @@ class Editor:
         self._outputs = tuple([new if value == old else value for value in self._outputs])
 
     def finish(self, *outputs: str) -> Graph:
-        """The graph, sorted, without the nodes that no output needs. Without arguments: the outputs that it came with."""
+        """The graph, sorted, without the nodes that no output needs. Without arguments: the outputs it came with."""
         return alive(Graph(sort(tuple(self._nodes.values())), outputs or self._outputs))
 
     def _needs(self, value: str) -> set[str]:

@@ -127,10 +127,17 @@ class Graph:
         are hashed. Equal for graphs that differ only in names, in the order of independent nodes or in nodes that no
         output needs; different whenever ops, attributes, wiring, sharing of weights, or the arguments differ.
         """
-        found = self.derived.get("key")
-        if found is None:
-            found = self.derived["key"] = _key(self)
-        return found
+        if "key" not in self.derived:
+            self.derived["key"], self.derived["order"] = _key(self)
+        return self.derived["key"]  # type: ignore[no-any-return]
+
+    def order(self) -> tuple[str, ...]:
+        """Names of the nodes that the outputs need, in the order in which `key` numbers them.
+
+        In two graphs of equal key, nodes at equal places do the same.
+        """
+        self.key()
+        return tuple([value for value in self.derived["order"] if ":" not in value])
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -165,7 +172,7 @@ class Graph:
 
     @staticmethod
     def from_json(text: str) -> Graph:
-        """Read what `to_json` wrote. Raises `FormatError` if the text is not a graph, `GraphError` if it is a bad one."""
+        """Read what `to_json` wrote. Raises `FormatError` if it is not a graph, `GraphError` if it is a bad one."""
         try:
             data = json.loads(text, parse_constant=_refuse_constant)
         except (json.JSONDecodeError, RecursionError) as error:
@@ -178,7 +185,7 @@ class Graph:
         _expect(data, dict, "graph")
         version = data.get("version")
         if type(version) is not int or not 1 <= version <= VERSION:
-            raise FormatError(f"graph: got version {version!r}, expected 1 to {VERSION}: a newer archwright may read it")
+            raise FormatError(f"graph: got version {version!r}, expected 1 to {VERSION}: try a newer archwright")
         _only(data, {"version", "nodes", "outputs"}, "graph")
         nodes = []
         for index, record in enumerate(_expect(data.get("nodes"), list, "graph: 'nodes'")):
@@ -190,7 +197,7 @@ class Graph:
             inputs, attrs = record.get("inputs", ()), record.get("attrs", NO_ATTRS)
             _expect(name, str, f"{where}: 'name'")
             _expect(op, str, f"node '{name}': 'op'")
-            if inputs and (type(inputs) is not list or not all([type(value) is str for value in inputs])):
+            if inputs != () and (type(inputs) is not list or not all([type(value) is str for value in inputs])):
                 raise FormatError(f"node '{name}': 'inputs' must be a list of strings: got {inputs!r}")
             if slot is not None:
                 _expect(slot, str, f"node '{name}': 'slot'")
@@ -222,7 +229,7 @@ def _only(record: dict[str, Any], fields: set[str] | frozenset[str], where: str)
 
 
 def _refuse_constant(name: str) -> None:
-    raise FormatError(f"graph holds the number {name}: attributes must be finite (write infinity as the string \"inf\")")
+    raise FormatError(f"graph holds the number {name}: write infinity as the string \"inf\", NaN not at all")
 
 
 def _check_structure(graph: Graph) -> None:
@@ -257,12 +264,14 @@ def _unmade(graph: Graph, node: Node, value: str) -> GraphError:
     return GraphError(f"node '{node.name}' reads '{value}', which no node makes")
 
 
-def _key(graph: Graph) -> str:
+def _key(graph: Graph) -> tuple[str, dict[str, str]]:
+    """The key, and the numbered values in the order of the walk."""
     by_name = graph.by_name
-    numbers: dict[str, int] = {}
-    slots: dict[str | None, int | str] = {None: ""}
+    numbers: dict[str, str] = {}  # of the values met so far; output k > 0 is added when it is first read
+    slots: dict[str | None, str] = {None: ""}
     arguments = {node.name: index for index, node in enumerate(graph.inputs)}
-    lines: list[str] = [f"{len(arguments)}"]
+    lines = [str(len(arguments))]
+    count = 0
     for root in graph.outputs:
         stack = [root.partition(":")[0]]
         while stack:
@@ -271,29 +280,29 @@ def _key(graph: Graph) -> str:
                 stack.pop()
                 continue
             node = by_name[name]
-            refs = []
+            refs, waiting = "", []
             for value in node.inputs:
                 number = numbers.get(value)
-                if number is not None:
-                    refs.append(f"{number}")
-                    continue
-                source, _, index = value.partition(":")
-                number = numbers.get(source)
                 if number is None:
-                    break
-                refs.append(f"{number}:{index}")
-            else:
-                stack.pop()
-                numbers[name] = len(numbers)
-                slot = slots.get(node.slot)
-                if slot is None:
-                    slot = slots[node.slot] = len(slots)
-                argument = arguments[name] if node.op == INPUT else ""
-                lines.append(f"{node.op}|{','.join(refs)}|{slot}|{argument}|{node.attrs.text}")
+                    source, _, index = value.partition(":")
+                    if source not in numbers:
+                        waiting.append(source)
+                        continue
+                    number = numbers[value] = f"{numbers[source]}:{index}"
+                refs += number + ","
+            if waiting:
+                waiting.reverse()  # so that the first of them is visited first
+                stack += waiting
                 continue
-            # visit the inputs first, the first of them first
-            stack.extend([s for s in [v.partition(":")[0] for v in reversed(node.inputs)] if s not in numbers])
+            stack.pop()
+            numbers[name] = str(count)
+            count += 1
+            slot = slots.get(node.slot)
+            if slot is None:
+                slot = slots[node.slot] = str(len(slots))
+            argument = arguments[name] if node.op == INPUT else ""
+            lines.append(f"{node.op}|{refs}|{slot}|{argument}|{node.attrs.text}")
     for value in graph.outputs:
         source, _, index = value.partition(":")
         lines.append(f">{numbers[source]}:{index}")
-    return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest(), numbers

@@ -27,7 +27,7 @@ REST = Any_("...")
 
 @dataclass(frozen=True, init=False)
 class Pattern:
-    """A node whose op is one of `op` (a name or several, joined by "|") and whose inputs match.
+    """A node whose op is one of `op` (a name, several joined by "|", or "*" for any) and whose inputs match.
 
     `where` is a further test of the node. `name` binds the node in the result.
     """
@@ -66,7 +66,7 @@ class Match:
 def find(graph: Graph, pattern: Pattern) -> Iterator[Match]:
     """All places where the pattern's root matches, in the order of the graph. Matches may overlap."""
     for node in graph.nodes:
-        if node.op in pattern.ops:
+        if node.op in pattern.ops or "*" in pattern.ops:
             found = match(graph, pattern, node)
             if found is not None:
                 yield found
@@ -85,7 +85,7 @@ def match(graph: Graph, pattern: Pattern, root: Node) -> Match | None:
 def _match(
     graph: Graph, pattern: Pattern, node: Node, nodes: dict[str, Node], values: dict[str, str], seen: dict[str, Node]
 ) -> bool:
-    if node.op not in pattern.ops or (pattern.where is not None and not pattern.where(node)):
+    if not (node.op in pattern.ops or "*" in pattern.ops) or (pattern.where is not None and not pattern.where(node)):
         return False
     wanted, open_ended = pattern.inputs, bool(pattern.inputs) and pattern.inputs[-1] is REST
     if open_ended:

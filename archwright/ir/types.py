@@ -36,6 +36,10 @@ class Type(NamedTuple):
         return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
 
 
+_PLAIN = frozenset((int, bool, str, type(None)))
+"""Types whose values are held as they are."""
+
+
 class Attrs(dict[str, Any]):
     """An immutable, hashable mapping of names to JSON values: the attributes of a node.
 
@@ -49,16 +53,25 @@ class Attrs(dict[str, Any]):
 
     def __init__(self, values: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), /, **more: Any) -> None:
         given = dict(values, **more)
-        super().__init__((key, _freeze(given[key], key)) for key in sorted(given, key=_require_str))
+        frozen = {}
+        try:
+            names = sorted(given)
+        except TypeError:  # names of several types
+            names = sorted(given, key=_require_str)
+        for name in names:
+            value = given[name]
+            if type(name) is not str:
+                _require_str(name)
+            frozen[name] = value if type(value) in _PLAIN else _freeze(value, name)
+        super().__init__(frozen)
+        self._text = ""
 
     @property
     def text(self) -> str:
         """Canonical text: equal for equal attributes, different for different ones (1, 1.0 and True differ)."""
-        try:
-            return self._text
-        except AttributeError:
-            self._text = repr([*self.items()]) if self else ""
-            return self._text
+        if not self._text and self:
+            self._text = repr(self)
+        return self._text
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(self.text)
@@ -68,9 +81,6 @@ class Attrs(dict[str, Any]):
 
     def __ne__(self, other: object) -> bool:
         return self.text != other.text if isinstance(other, Attrs) else NotImplemented
-
-    def __repr__(self) -> str:
-        return "{" + ", ".join(f"{key!r}: {value!r}" for key, value in self.items()) + "}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Attrs, (dict(self),)
@@ -95,13 +105,13 @@ def _require_str(key: Any) -> str:
 
 def _freeze(value: Any, name: str) -> Any:
     kind = type(value)
-    if kind is int or kind is bool or kind is str or value is None:
+    if kind in _PLAIN:
         return value
     if kind is float:
         if math.isfinite(value):
             return value
         if math.isnan(value):
-            raise GraphError(f"attribute '{name}' is NaN: attributes must be finite numbers, strings, lists or mappings")
+            raise GraphError(f"attribute '{name}' is NaN: expected a number, string, list or mapping")
         return "inf" if value > 0 else "-inf"
     if kind is tuple or kind is list:
         return tuple([_freeze(item, name) for item in value])

@@ -57,9 +57,11 @@ class Net:
         for name, param in wanted.items():
             tensor = self.weights[name]
             if tuple(tensor.shape) != param.shape:
-                raise WeightsError(f"weight '{name}' has shape {list(tensor.shape)}, the graph expects {list(param.shape)}")
+                got, expected = list(tensor.shape), list(param.shape)
+                raise WeightsError(f"weight '{name}' has shape {got}, the graph expects {expected}")
             dtype = str(tensor.dtype).removeprefix("torch.")
-            if dtype != param.dtype and not (tensor.is_floating_point() and param.dtype.startswith(("float", "bfloat"))):
+            both_floating = tensor.is_floating_point() and param.dtype.startswith(("float", "bfloat"))
+            if dtype != param.dtype and not both_floating:
                 raise WeightsError(f"weight '{name}' is {dtype}, the graph expects {param.dtype}")
         object.__setattr__(self, "weights", MappingProxyType({name: self.weights[name] for name in wanted}))
 
@@ -76,7 +78,7 @@ class Net:
         return cost(self.graph, batch)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write graph.json and weights.safetensors into a folder (made if needed); each file appears whole or not at all."""
+        """Write graph.json and weights.safetensors into a folder, made if needed. A file appears whole or not at all."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         # clone: safetensors refuses tensors that share memory
@@ -150,7 +152,7 @@ def _draw(param: ops.Param, generator: torch.Generator) -> Tensor:
             return torch.empty(shape, dtype=dtype).normal_(0.0, float(std), generator=generator)
         case ("range",):
             return torch.arange(torch.Size(shape).numel(), dtype=dtype).reshape(shape)
-    raise WeightsError(f"unknown initialisation {param.init!r}: expected zeros, ones, constant, uniform, normal or range")
+    raise WeightsError(f"unknown init {param.init!r}: expected zeros, ones, constant, uniform, normal or range")
 
 
 def example(graph: Graph, batch: int = BATCH, seed: int = 0) -> tuple[Tensor, ...]:
@@ -178,16 +180,13 @@ def _bound(graph: Graph, source: str, known: Mapping[str, ops.Facts]) -> int:
         value = stack.pop()
         for user in graph.users[owner(value)]:
             f = known[user.name]
-            if user.op == "embedding":
-                high.append(f.a["num"])
-            elif user.op == "one_hot":
+            if user.op in ("embedding", "one_hot"):
                 high.append(f.a["num"])
             elif user.op in ("gather", "index_select", "index_add", "scatter") and owner(user.inputs[1]) == value:
                 high.append(f.x[0].shape[f.a["dim"]])
             elif user.op == "index":
                 high.append(min(f.x[0].shape))
-            elif f.op.view or user.op in ("concat", "stack", "roll", "pad"):
-                if user.name not in seen:
-                    seen.add(user.name)
-                    stack.append(user.name)
+            elif (f.op.view or user.op in ("concat", "stack", "roll", "pad")) and user.name not in seen:
+                seen.add(user.name)
+                stack.append(user.name)
     return min(high, default=2)

@@ -31,7 +31,10 @@ class Attr(NamedTuple):
     """Schema of one attribute.
 
     kind    "int", "size" (an int of at least 1), "number" (held as float), "bool", "str",
-            "ints" (a tuple of ints), "sizes" (one int for all dimensions, or a tuple; equal ones become one int),
+            "number?" (a number, or None where that is not the default),
+            "scalar" (a number held as given: 2 and 2.0 promote whole-number tensors differently),
+            "ints" (a tuple of ints; one int is a tuple of one),
+            "sizes" (one int for all dimensions, or a tuple; equal ones become one int),
             "padding" (as "sizes", or "same"), "shape" (a tuple of ints or None), "any" (any JSON value)
     default the value where it isn't given. None as default means that None is allowed
     choices the only values allowed, if any
@@ -50,6 +53,8 @@ _EXPECTED = {
     "int": "an integer",
     "size": "an integer of at least 1",
     "number": "a number",
+    "scalar": "a number",
+    "number?": "a number or null",
     "bool": "true or false",
     "str": "a string",
     "ints": "a list of integers",
@@ -66,11 +71,15 @@ def _canonical(kind: str, value: Any) -> Any:
         return value
     if kind == "size" and _is_int(value) and value >= 1:
         return value
-    if kind == "number":
+    if kind in ("number", "number?"):
+        if value is None and kind == "number?":
+            return value
         if type(value) is float or _is_int(value):
             return float(value)
         if value in ("inf", "-inf"):
             return value
+    if kind == "scalar" and (type(value) in (int, float, bool) or value in ("inf", "-inf")):
+        return value
     if kind == "bool" and type(value) is bool:
         return value
     if kind == "str" and type(value) is str:
@@ -79,13 +88,15 @@ def _canonical(kind: str, value: Any) -> Any:
         return value
     if kind in ("sizes", "padding") and _is_int(value):
         return value
+    if kind == "ints" and _is_int(value):
+        return (value,)
     if kind == "padding" and value == "same":
         return value
-    if type(value) is tuple and kind in ("ints", "sizes", "padding", "shape"):
-        if all(_is_int(v) or (kind == "shape" and v is None) for v in value):
-            if kind in ("sizes", "padding") and value and all(v == value[0] for v in value):
-                return value[0]
-            return value
+    known = type(value) is tuple and kind in ("ints", "sizes", "padding", "shape")
+    if known and all(_is_int(v) or (kind == "shape" and v is None) for v in value):
+        if kind in ("sizes", "padding") and value and all(v == value[0] for v in value):
+            return value[0]
+        return value
     raise ValueError(kind)
 
 
@@ -163,16 +174,17 @@ class Axes(NamedTuple):
     w       parameter name -> a tuple of terms
     coupled labels whose units are tied by more than a sum (normalised over, sorted, averaged): they can be permuted,
             but leaving one out is not the same as setting it to zero
-    attrs   attribute name -> term (or tuple of terms and Nones) whose size it holds, rewritten when an axis is resized
+    attrs   attribute name -> term (or tuple of terms and Nones) whose size it holds, rewritten when an axis is resized;
+            a negative attribute holds minus the size (a slice's bound that counts from the end) and stays negative
     freeze  attributes to be set to these values before an axis is resized (a default that depends on a size)
     """
 
     x: tuple[Dims, ...]
     y: tuple[Dims, ...]
-    w: Mapping[str, Dims] = {}  # noqa: RUF012
+    w: Mapping[str, Dims] = {}
     coupled: frozenset[str] = frozenset()
-    attrs: Mapping[str, Any] = {}  # noqa: RUF012
-    freeze: Mapping[str, Any] = {}  # noqa: RUF012
+    attrs: Mapping[str, Any] = {}
+    freeze: Mapping[str, Any] = {}
 
 
 def size(term: Term) -> int:
@@ -337,6 +349,25 @@ def need_rank(t: Type, low: int, high: int | None = None, what: str = "input") -
         raise TypeMismatch(f"{what} is {t}, expected rank {wanted}")
 
 
+def need_float(t: Type, what: str = "input") -> None:
+    """Raise `TypeMismatch` unless the type is a real floating-point one."""
+    if "float" not in t.dtype:
+        raise TypeMismatch(f"{what} is {t}, expected a floating-point dtype: cast it first")
+
+
+def number(value: Any) -> Any:
+    """A "number" or "scalar" attribute as Python's number: "inf" and "-inf" become infinities."""
+    return float(value) if type(value) is str else value
+
+
+def literal(value: Any) -> str:
+    """A number (or None) as Python text, with `math.inf` for infinity: for the `source` fact."""
+    value = number(value)
+    if type(value) is float and math.isinf(value):
+        return "math.inf" if value > 0 else "-math.inf"
+    return repr(value)
+
+
 def broadcast(x: Types) -> tuple[int, ...]:
     """The shape that the inputs broadcast to. Raises `TypeMismatch` if they don't."""
     if len(x) == 1 or all(t.shape == x[0].shape for t in x):
@@ -362,15 +393,17 @@ _WIDE = {"bool": 0, "uint8": 1, "int8": 1, "int16": 2, "int32": 3, "int64": 4,
          "float16": 5, "bfloat16": 5, "float32": 6, "float64": 7, "complex64": 8, "complex128": 9}  # fmt: skip
 
 
+def category(dtype: str) -> int:
+    """0 for bool, 1 for whole numbers, 2 for floating point, 3 for complex."""
+    rank = _WIDE[dtype]
+    return 0 if rank == 0 else 1 if rank < 5 else 2 if rank < 8 else 3
+
+
 def promote(x: Types) -> str:
     """The dtype of an elementwise result, as torch promotes tensors (0-dimensional ones only across categories)."""
     first = x[0].dtype
     if all(t.dtype == first for t in x):
         return first
-
-    def category(dtype: str) -> int:
-        rank = _WIDE[dtype]
-        return 0 if rank == 0 else 1 if rank < 5 else 2 if rank < 8 else 3
 
     full = [t.dtype for t in x if t.shape] or [t.dtype for t in x]
     zero = [t.dtype for t in x if not t.shape]

@@ -78,7 +78,7 @@ def _infer(a: A, x: Types) -> tuple[Type, ...]:
     for n, k, s, d, (before, after) in zip(x[0].shape[2:], kernel, stride, dilation, _padding(a, rank), strict=True):
         room = n + before + after - d * (k - 1) - 1
         if room < 0:
-            raise TypeMismatch(f"kernel {k} with dilation {d} does not fit into size {n} padded by {before} and {after}")
+            raise TypeMismatch(f"kernel {k} with dilation {d} does not fit size {n} padded by {before} and {after}")
         sizes.append(room // s + 1)
     return (Type((x[0].shape[0], a["out"], *sizes), x[0].dtype),)
 
@@ -104,8 +104,9 @@ def _cost(a: A, x: Types, y: Types) -> Cost:
 def _run(a: A, x, w, train):
     rank = x[0].dim() - 2
     return _CONV[rank - 1](
-        x[0], operand("weight", 1, x, w), operand("bias", 2, x, w), a["stride"], a["padding"], a["dilation"], a["groups"]
-    )
+        x[0], operand("weight", 1, x, w), operand("bias", 2, x, w),
+        a["stride"], a["padding"], a["dilation"], a["groups"],
+    )  # fmt: skip
 
 
 def _axes_of(a: A, x: Types, y: Types, transposed: bool) -> Axes:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from archwright.errors import ArchwrightError, GraphError, TypeMismatch
-from archwright.ir import BATCH, INPUT, Attrs, Editor, Graph, Node, Type, last_uses, output
+from archwright.ir import BATCH, INPUT, Attrs, Editor, Graph, Node, Type, last_uses, output, owner
 from archwright.ops import registry
 from archwright.ops.base import Cost, Op, Param
 
@@ -43,7 +43,7 @@ def facts(name: str, attrs: Attrs, x: tuple[Type, ...]) -> Facts:
         except TypeMismatch as error:
             raise TypeMismatch(f"{name}: {error}") from None
         for t in y:
-            if any(n < 0 for n in t.shape):
+            if min(t.shape, default=0) < 0:
                 raise TypeMismatch(f"{name}: inputs {', '.join(map(str, x))} give a negative size {t}")
         found = Facts(op, a, x, y, params, op.cost(a, x, y))
         if len(_MEMO) >= _MEMO_SIZE:
@@ -102,6 +102,28 @@ def infer(graph: Graph, batch: int = 1) -> Mapping[str, Type]:
     return types  # type: ignore[no-any-return]
 
 
+def reads(graph: Graph) -> Mapping[str, tuple[int, ...]]:
+    """Node name -> indices of the inputs that it reads, for the nodes that must run, in the order of the graph.
+
+    A node must run if an output needs it. Ops that leave inputs out (`Op.needs`) don't need the nodes behind them.
+    """
+    found = graph.derived.get("reads")
+    if found is not None:
+        return found  # type: ignore[no-any-return]
+    wanted = {owner(value) for value in graph.outputs}
+    found = {}
+    table = registry.table()
+    for node in reversed(graph.nodes):
+        if node.name in wanted:
+            op, count = table.get(node.op) or registry.get(node.op), len(node.inputs)
+            used = tuple(range(count)) if op.needs is None else tuple(op.needs(op.full(node.attrs), count))
+            found[node.name] = used
+            for index in used:
+                wanted.add(node.inputs[index].partition(":")[0])
+    found = graph.derived["reads"] = dict(reversed(found.items()))
+    return found
+
+
 def weight_name(slot: str, param: str) -> str:
     """Name of a weight: "slot.param", or the slot alone for ops whose only weight is the value itself."""
     return f"{slot}.{param}" if param else slot
@@ -116,9 +138,8 @@ def params(graph: Graph) -> Mapping[str, Param]:
     for name, f in analyse(graph, BATCH).items():
         node = graph.by_name[name]
         if bool(f.params) != (node.slot is not None):
-            raise GraphError(
-                f"node '{name}': {node.op} " + ("has weights, but no slot" if f.params else "has a slot, but no weights")
-            )
+            fault = "has weights, but no slot" if f.params else "has a slot, but no weights"
+            raise GraphError(f"node '{name}': {node.op} {fault}")
         for param, wanted in f.params.items():
             key = weight_name(node.slot or "", param)
             known = found.setdefault(key, wanted)

@@ -1,0 +1,138 @@
+"""The command line. Every command imports what it needs when it runs, so that --help answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from archwright.errors import ArchwrightError, FormatError
+
+if TYPE_CHECKING:
+    from archwright.net.net import Net
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="archwright makes neural networks: search, train, shrink, explain, document and export them.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from archwright import __version__
+
+        typer.echo(f"archwright {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def inspect(
+    what: Annotated[str, typer.Argument(help="A folder written by net.save, or module:factory of a torch module.")],
+    batch: Annotated[int, typer.Option(min=1, help="Batch size of the costs.")] = 1,
+    svg: Annotated[Path | None, typer.Option(help="Write the drawing to this file.")] = None,
+    axes: Annotated[bool, typer.Option("--axes", help="Also list the classes of tied axes.")] = False,
+    allow_opaque: Annotated[
+        bool, typer.Option("--allow-opaque", help="Load a folder that calls torch operators by name.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Cost table and drawing of a network, without running it."""
+    from archwright.net.axes import axes as find_axes
+
+    net = _open(what, allow_opaque)
+    cost = net.cost(batch)
+    if svg is not None:
+        from archwright.net.draw import draw
+
+        draw(net, svg, batch=batch)
+        typer.echo(f"drawing: {svg}", err=True)
+    classes = find_axes(net).classes if axes else ()
+    if as_json:
+        found = {"key": net.graph.key(), "opaque_share": net.opaque_share, "cost": cost.as_dict()}
+        if axes:
+            found["axes"] = [
+                {
+                    "size": c.size,
+                    "members": [[m.slot, m.param, m.dim] for m in c.members],
+                    "pinned": c.pinned,
+                    "permute": c.permute,
+                    "remove": c.remove,
+                    "grow": c.grow,
+                }
+                for c in classes
+            ]
+        typer.echo(json.dumps(found))
+        return
+    typer.echo(str(cost))
+    typer.echo(f"key {net.graph.key()}, opaque share {net.opaque_share:.1%}")
+    for c in classes:
+        can = ", ".join(verb for verb in ("permute", "remove", "grow") if getattr(c, verb)) or f"pinned: {c.pinned}"
+        where = ", ".join(f"{m.weight}[{m.dim}]" for m in c.members[:4]) + (" ..." if len(c.members) > 4 else "")
+        typer.echo(f"axis {c.number}: {c.size} units ({can}) in {where}")
+
+
+@app.command()
+def search(
+    data: Annotated[str, typer.Argument(help="A data file, a folder, or a built-in name such as digits.")],
+    budget: Annotated[str, typer.Option(help="How long to search, such as 60s, 5m or 1h.")] = "5m",
+) -> None:
+    """Find a better network for data within a budget. (The search itself is not built yet; this tells what is.)"""
+    typer.echo(f"archwright search {data} --budget {budget}: the search is not built yet; what it will stand on is:")
+    for line in (
+        "an architecture as data: archwright.edit, Graph, Net, save and load (graph.json, weights.safetensors)",
+        "any PyTorch module brought in: archwright.capture",
+        "costs without running, tied axes, rewrites: net.cost, archwright.axes, archwright.rewrite",
+        "modules to train, one or many at once: archwright.build, archwright.batch",
+        "what comes out: archwright.to_onnx, archwright.to_source, archwright.draw",
+    ):
+        typer.echo(f"  {line}")
+
+
+def _open(what: str, allow_opaque: bool) -> Net:
+    """A saved net, or module:factory called without arguments and captured."""
+    from archwright.net.net import load
+
+    if Path(what).is_dir():
+        return load(what, allow_opaque=allow_opaque)
+    module, colon, name = what.partition(":")
+    if not colon:
+        raise FormatError(f"got '{what}', expected a folder written by net.save, or module:factory")
+    import importlib
+
+    from archwright.net.capture import capture
+
+    sys.path.insert(0, "")
+    try:
+        made = getattr(importlib.import_module(module), name)()
+    except (ImportError, AttributeError) as error:
+        raise FormatError(f"'{what}' cannot be imported ({error}): expected module:factory") from None
+    if not (isinstance(made, tuple) and len(made) == 2):
+        raise FormatError(f"'{what}' returned {type(made).__name__}, expected a pair (module, example inputs)")
+    return capture(*made)
+
+
+def main() -> None:
+    """Run the command line. Errors about the user's input are one sentence and exit code 2."""
+    try:
+        app()
+    except ArchwrightError as error:
+        typer.echo(f"archwright: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
