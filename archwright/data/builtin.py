@@ -1,0 +1,84 @@
+"""Data that come with a library or are generated: digits, iris, wine, breast_cancer, diabetes, mnist1d."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from archwright.data.data import Array, Data, from_arrays
+from archwright.errors import DataError
+
+
+def _sklearn(name: str) -> tuple[Array, Array, list[str]]:
+    from sklearn import datasets
+
+    bunch = getattr(datasets, f"load_{name}")()
+    return bunch.data.astype(np.float32), bunch.target, [str(n) for n in getattr(bunch, "target_names", [])]
+
+
+def _table(name: str) -> Callable[[int], Data]:
+    def load(seed: int) -> Data:
+        x, y, classes = _sklearn(name)
+        if name == "diabetes":
+            y = (y.astype(np.float32) - y.mean()) / y.std()
+            return from_arrays(x, y, task="regression", seed=seed, standardise=True, name=name)
+        return from_arrays(x, y, seed=seed, standardise=True, name=name, classes=classes)
+
+    return load
+
+
+def _digits(seed: int) -> Data:
+    x, y, classes = _sklearn("digits")
+    images = (x.reshape(-1, 1, 8, 8) / 16 - 0.3).astype(np.float32)  # the mean of the pixels is near 0.3
+    return from_arrays(images, y, kind="image", seed=seed, name="digits", classes=classes)
+
+
+_DIGIT_SHAPES = (
+    (5, 6, 6.5, 6.75, 7, 7, 7, 7, 6.75, 6.5, 6, 5),
+    (5, 3, 3, 3.4, 3.8, 4.2, 4.6, 5, 5.4, 5.8, 5, 5),
+    (5, 6, 6.5, 6.5, 6, 5.25, 4.75, 4, 3.5, 3.5, 4, 5),
+    (5, 6, 6.5, 6.5, 6, 5, 5, 6, 6.5, 6.5, 6, 5),
+    (5, 4.4, 3.8, 3.2, 2.6, 2.6, 5, 5, 5, 5, 5, 5),
+    (5, 3, 3, 3, 3, 5, 6, 6.5, 6.5, 6, 4.5, 5),
+    (5, 4, 3.5, 3.25, 3, 3, 3, 3, 3.25, 3.5, 4, 5),
+    (5, 7, 7, 6.6, 6.2, 5.8, 5.4, 5, 4.6, 4.2, 5, 5),
+    (5, 4, 3.5, 3.5, 4, 5, 5, 4, 3.5, 3.5, 4, 5),
+    (5, 4, 3.5, 3.5, 4, 5, 5, 5, 5, 4.7, 4.3, 5),
+)
+"""Twelve heights for each digit, as in MNIST-1D (Greydanus and Kobak, 2020, arXiv 2011.14439)."""
+
+
+def _mnist1d(seed: int, count: int = 5000, length: int = 40) -> Data:
+    """Ten one-dimensional shapes, padded, scaled, sheared, shifted, with correlated and white noise, after MNIST-1D."""
+    rng = np.random.default_rng(20201128)
+    target = np.arange(count) % 10
+    x = np.empty((count, 1, length), np.float32)
+    for i, label in enumerate(target):
+        shape = np.asarray(_DIGIT_SHAPES[label], float) - 5
+        room = int(rng.integers(36, 61))
+        signal = np.concatenate([shape, np.zeros(room)])
+        grid = np.linspace(0, len(signal) - 1, 72)
+        signal = np.interp(grid, np.arange(len(signal)), signal) * (1 + 0.4 * (rng.random() - 0.5))
+        signal = np.roll(signal, int(rng.integers(0, 49)))
+        noise = np.convolve(rng.standard_normal(72), np.exp(-0.5 * (np.arange(-6, 7) / 2.0) ** 2), "same")
+        signal = signal + 0.25 * noise + 0.02 * rng.standard_normal(72)
+        signal = signal + 0.75 * (rng.random() - 0.5) * np.linspace(-0.5, 0.5, 72)
+        x[i, 0] = np.interp(np.linspace(0, 71, length), np.arange(72), signal)
+    x = (x - x.mean()) / x.std()
+    return from_arrays(x, target, kind="signal", seed=seed, name="mnist1d", classes=[str(d) for d in range(10)])
+
+
+BUILTIN: dict[str, Callable[[int], Data]] = {
+    "digits": _digits,
+    "mnist1d": _mnist1d,
+    **{name: _table(name) for name in ("iris", "wine", "breast_cancer", "diabetes")},
+}
+
+
+def builtin(name: str, seed: int = 0) -> Data:
+    """Built-in data by name. The seed decides the split only."""
+    try:
+        return BUILTIN[name](seed)
+    except KeyError:
+        raise DataError(f"no built-in data are named '{name}': expected one of {', '.join(BUILTIN)}") from None

@@ -1,0 +1,155 @@
+"""`Data`: what a network learns from. Inputs, targets and a split, as arrays that may be memory-mapped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from archwright.errors import DataError
+
+Task = Literal["classification", "regression"]
+Kind = Literal["table", "image", "signal", "points", "graph", "text"]
+Array = NDArray[Any]
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Samples and what is to be predicted of them.
+
+    inputs   one array for each input of a network, samples first: float32 [n, ...], or int64 for indices
+    target   int64 [n] classes from 0, or float32 [n, k] numbers
+    task     "classification" or "regression"
+    splits   "train", "valid", "test" -> indices of samples, without overlap
+    kind     what the inputs are: "table" [n, features], "image" [n, channels, height, width], "signal" [n, channels,
+             time], "points" [n, points, 3], ...
+    classes  names of the classes
+    meta     anything else as plain data: where it came from, what was done to it
+    """
+
+    inputs: tuple[Array, ...]
+    target: Array
+    task: Task
+    splits: Mapping[str, Array]
+    kind: Kind = "table"
+    classes: tuple[str, ...] = ()
+    name: str = "data"
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        count = len(self.target)
+        for index, array in enumerate(self.inputs):
+            if len(array) != count:
+                raise DataError(f"input {index} has {len(array)} samples, the target {count}")
+        if set(self.splits) != set(SPLITS):
+            raise DataError(f"got splits {sorted(self.splits)}, expected train, valid and test")
+        taken = np.concatenate([np.asarray(self.splits[name]) for name in SPLITS])
+        if len(taken) and (taken.min() < 0 or taken.max() >= count or len(np.unique(taken)) != len(taken)):
+            raise DataError(f"splits overlap or reach outside of the {count} samples")
+        if self.task == "classification" and not np.issubdtype(self.target.dtype, np.integer):
+            raise DataError(f"target is {self.target.dtype}, expected whole numbers from 0 for classification")
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that a network has to give for a sample: classes, or targets."""
+        if self.task == "classification":
+            return len(self.classes) or int(self.target.max()) + 1
+        return int(self.target.shape[1]) if self.target.ndim > 1 else 1
+
+    @property
+    def shapes(self) -> tuple[tuple[int | None, ...], ...]:
+        """The shape of each input, with None for the batch."""
+        return tuple([(None, *array.shape[1:]) for array in self.inputs])
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """dtype of each input as a network sees it."""
+        return tuple(["float32" if np.issubdtype(a.dtype, np.floating) else "int64" for a in self.inputs])
+
+    def size(self, split: str = "train") -> int:
+        """Number of samples in a split."""
+        return len(self.splits[split])
+
+    def batch(self, index: Sequence[int] | Array) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Inputs and target of some samples, as tensors (float32 or int64)."""
+        index = np.asarray(index)
+        inputs = [_tensor(array[index]) for array in self.inputs]
+        return tuple(inputs), _tensor(self.target[index])
+
+    def tensors(self, split: str = "train") -> tuple[tuple[Tensor, ...], Tensor]:
+        """All of a split, as tensors."""
+        return self.batch(self.splits[split])
+
+    def take(self, split: str, count: int, rng: np.random.Generator) -> Data:
+        """The same data with one split cut to a random `count` of its samples."""
+        index = np.asarray(self.splits[split])
+        chosen = np.sort(rng.permutation(len(index))[:count])
+        return replace(self, splits={**self.splits, split: index[chosen]})
+
+
+def _tensor(array: Array) -> Tensor:
+    wanted = np.float32 if np.issubdtype(array.dtype, np.floating) else np.int64
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=wanted))
+
+
+def split(
+    target: Array, task: Task, rng: np.random.Generator, *, valid: float = 0.15, test: float = 0.15
+) -> dict[str, Array]:
+    """Random splits; for classification each class is divided alike (a class of one sample goes to train)."""
+    groups = [np.flatnonzero(target == c) for c in np.unique(target)] if task == "classification" else [
+        np.arange(len(target))
+    ]
+    found: dict[str, list[Array]] = {name: [] for name in SPLITS}
+    for group in groups:
+        order = rng.permutation(group)
+        n_valid, n_test = round(valid * len(order)), round(test * len(order))
+        if n_valid + n_test >= len(order):
+            n_valid = n_test = 0
+        found["valid"].append(order[:n_valid])
+        found["test"].append(order[n_valid : n_valid + n_test])
+        found["train"].append(order[n_valid + n_test :])
+    return {name: np.sort(np.concatenate(pieces)) for name, pieces in found.items()}
+
+
+def from_arrays(
+    inputs: Array | Sequence[Array],
+    target: Array,
+    *,
+    task: Task | None = None,
+    kind: Kind = "table",
+    seed: int = 0,
+    standardise: bool = False,
+    name: str = "data",
+    classes: Sequence[str] = (),
+    splits: Mapping[str, Array] | None = None,
+) -> Data:
+    """Data from arrays, split at random.
+
+    `standardise` brings each feature to mean 0 and deviation 1 over the training split. The task is
+    classification if the target holds whole numbers or strings, unless it is given.
+    """
+    arrays = [np.asarray(a) for a in ([inputs] if isinstance(inputs, np.ndarray) else inputs)]
+    target = np.asarray(target)
+    task = task or ("regression" if np.issubdtype(target.dtype, np.floating) else "classification")
+    if task == "classification" and not (np.issubdtype(target.dtype, np.integer) and classes):
+        names, target = np.unique(target, return_inverse=True)
+        classes = classes or [str(n) for n in names]
+    if task == "classification":
+        target = target.astype(np.int64)
+    else:
+        target = target.astype(np.float32).reshape(len(target), -1)
+    chosen = dict(splits) if splits is not None else split(target, task, np.random.default_rng(seed))
+    arrays = [a.astype(np.float32) if np.issubdtype(a.dtype, np.floating) else a.astype(np.int64) for a in arrays]
+    if standardise:
+        train = chosen["train"]
+        arrays = [
+            (a - a[train].mean(0)) / np.maximum(a[train].std(0), 1e-6) if a.dtype == np.float32 else a for a in arrays
+        ]
+    return Data(tuple(arrays), target, task, chosen, kind, tuple(classes), name)
