@@ -30,6 +30,6 @@ def get(name: str) -> Op:
     try:
         return table()[name]
     except KeyError:
-        near = difflib.get_close_matches(name, table(), n=3)
+        near = difflib.get_close_matches(name, table(), n=3, cutoff=0.5)
         hint = f": did you mean {', '.join(near)}?" if near else f", expected one of {len(table())} known ops"
         raise UnknownOp(f"unknown op '{name}'{hint}") from None
