@@ -54,6 +54,7 @@ class _Solution:
     coupled: list[terms.Term] = field(default_factory=list)
     summed: list[_Summed] = field(default_factory=list)
     unscaled: list[terms.Term] = field(default_factory=list)  # summed by a node that has no weight along it
+    inner: list[tuple[str, int, terms.Term]] = field(default_factory=list)  # weight, dimension: summed over unseen
 
 
 def _match(template: Term, term: terms.Term, env: dict[str, terms.Term]) -> None:
@@ -145,8 +146,10 @@ def _record(found: _Solution, node: Node, spec: Axes, env: dict[str, terms.Term]
     for label in spec.coupled:
         if label in env:
             found.coupled.append(env[label])
+    inside = _record_inner(found, node, spec, env)
     if spec.x and spec.y:
         kept = {label for dims in spec.y for label in _labels(dims)}
+        kept |= inside
         along = {label for dims in spec.w.values() for label in _labels(dims)}
         for label in {label for dims in spec.x for label in _labels(dims)} - kept:
             if label not in along and label not in spec.coupled:
@@ -155,6 +158,28 @@ def _record(found: _Solution, node: Node, spec: Axes, env: dict[str, terms.Term]
             _record_sums(found, node.name, index, None, dims, kept, env)
         for param, dims in spec.w.items():
             _record_sums(found, node.name, None, weight_name(node.slot or "", param), dims, kept, env)
+
+
+def _record_inner(found: _Solution, node: Node, spec: Axes, env: dict[str, terms.Term]) -> set[str]:
+    """Sums within the node. Returns the labels that stand in weights only."""
+    if not spec.w or not spec.x:
+        return set()
+    seen = {label for dims in (*spec.x, *spec.y) for label in _labels(dims)}
+    inside = {label for dims in spec.w.values() for label in _labels(dims)} - seen
+    done: set[str] = set()
+    for param, dim in spec.sums.items():
+        template = spec.w[param][dim]
+        over = list(_labels((template,)))
+        done.update(over)
+        weight, term = weight_name(node.slot or "", param), _make(template, env)
+        found.summed.append(_Summed(node.name, None, weight, dim, term, tuple([env[label] for label in over])))
+        found.inner.append((weight, dim, term))
+    found.unscaled += [env[label] for label in inside - done]
+    for param, dims in spec.w.items():
+        for dim, template in enumerate(dims):
+            if set(_labels((template,))) & (inside - done):
+                found.inner.append((weight_name(node.slot or "", param), dim, _make(template, env)))
+    return inside
 
 
 def _record_sums(
@@ -212,6 +237,8 @@ class AxisClass:
     permute   the units can be permuted without changing what the network computes
     remove    units can be left out: the network still runs, with the same output types
     grow      units can be doubled with the function kept, by dividing the weights that sum over them
+
+    A single unit can be neither removed nor grown: a dimension of size 1 may be broadcast.
     """
 
     number: int
@@ -328,6 +355,12 @@ class TiedAxes:
                 nodes.append(Node(f"{name}_mul", "mul", (inputs[use.input or 0], name)))
                 inputs[use.input or 0] = f"{name}_mul"
             nodes.append(node.with_(inputs=tuple(inputs)))
+        for weight, dim, term in self._solution.inner:
+            if any(id(atom) in keep for atom in terms.atoms(term)):
+                old = weights[weight]
+                shape = [1] * old.dim()
+                shape[dim] = -1
+                weights[weight] = old * torch.from_numpy(_mask(term, keep)).to(old).reshape(shape)
         return Net(Graph(tuple(nodes), net.graph.outputs), weights)
 
     # ----------------------------------------------------------------------------------------------------- internals
@@ -366,7 +399,7 @@ class TiedAxes:
                     key in coupled,
                     permute=free,
                     remove=free and atom.size > 1,
-                    grow=free and key not in coupled and key not in unscaled,
+                    grow=free and atom.size > 1 and key not in coupled and key not in unscaled,
                 )
             )
         return tuple(found)

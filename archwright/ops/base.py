@@ -174,6 +174,8 @@ class Axes(NamedTuple):
     w       parameter name -> a tuple of terms
     coupled labels whose units are tied by more than a sum (normalised over, sorted, averaged): they can be permuted,
             but leaving one out is not the same as setting it to zero
+    sums    parameter name -> the dimension that it sums over within the node, where x and y don't show it: recurrent
+            weights, and the last of several maps
     attrs   attribute name -> term (or tuple of terms and Nones) whose size it holds, rewritten when an axis is resized;
             a negative attribute holds minus the size (a slice's bound that counts from the end) and stays negative
     freeze  attributes to be set to these values before an axis is resized (a default that depends on a size)
@@ -185,6 +187,7 @@ class Axes(NamedTuple):
     coupled: frozenset[str] = frozenset()
     attrs: Mapping[str, Any] = {}
     freeze: Mapping[str, Any] = {}
+    sums: Mapping[str, int] = {}
 
 
 def size(term: Term) -> int:
@@ -230,7 +233,8 @@ class Source:
 
     call     an expression with {x0}, {x1}, ... for inputs, {x} for all of them joined by commas, {name} for a parameter
              of that name (dots as underscores), {self} for the module, {training} for the mode flag
-    module   the constructor of a torch.nn module whose state has the same names and shapes, if there is one
+    module   the constructor of a torch.nn module whose state has the same names and shapes, if there is one. An op
+             without weights may have a call that needs no {self}, and a module for where it stands in a nn.Sequential
     helpers  plain functions (only torch, math and nn.functional as F inside) that the call uses; their source is copied
     """
 
@@ -270,6 +274,7 @@ class Op:
     random  draws random numbers in training
     stateful changes its buffers in training
     needs(a, n) -> indices of the inputs that are really read, for ops that leave some out
+    modes(a, n, train) -> the same, for ops that read other inputs in training than in evaluation
     """
 
     name: str
@@ -286,6 +291,7 @@ class Op:
     random: bool = False
     stateful: bool = False
     needs: Callable[[A, int], Sequence[int]] | None = None
+    modes: Callable[[A, int, bool], Sequence[int]] | None = None
     doc: str = ""
 
     def full(self, attrs: Mapping[str, Any]) -> dict[str, Any]:
@@ -409,6 +415,8 @@ def promote(x: Types) -> str:
     zero = [t.dtype for t in x if not t.shape]
     best = _join(full)
     if zero and category(_join(zero)) > category(best):
+        if category(best) == 2:
+            return "complex128" if best == "float64" else "complex64"
         return _join([best, *zero])
     return best
 

@@ -102,12 +102,13 @@ def infer(graph: Graph, batch: int = 1) -> Mapping[str, Type]:
     return types  # type: ignore[no-any-return]
 
 
-def reads(graph: Graph) -> Mapping[str, tuple[int, ...]]:
+def reads(graph: Graph, train: bool | None = None) -> Mapping[str, tuple[int, ...]]:
     """Node name -> indices of the inputs that it reads, for the nodes that must run, in the order of the graph.
 
     A node must run if an output needs it. Ops that leave inputs out (`Op.needs`) don't need the nodes behind them.
+    train  the mode, for ops that read other inputs in training (`Op.modes`); None: what either mode reads
     """
-    found = graph.derived.get("reads")
+    found = graph.derived.get(("reads", train))
     if found is not None:
         return found  # type: ignore[no-any-return]
     wanted = {owner(value) for value in graph.outputs}
@@ -117,10 +118,12 @@ def reads(graph: Graph) -> Mapping[str, tuple[int, ...]]:
         if node.name in wanted:
             op, count = table.get(node.op) or registry.get(node.op), len(node.inputs)
             used = tuple(range(count)) if op.needs is None else tuple(op.needs(op.full(node.attrs), count))
+            if op.modes is not None and train is not None:
+                used = tuple(op.modes(op.full(node.attrs), count, train))
             found[node.name] = used
             for index in used:
                 wanted.add(node.inputs[index].partition(":")[0])
-    found = graph.derived["reads"] = dict(reversed(found.items()))
+    found = graph.derived["reads", train] = dict(reversed(found.items()))
     return found
 
 
@@ -194,11 +197,13 @@ def run(graph: Graph, weights: Mapping[str, Any], inputs: Sequence[Any], train: 
     known = analyse(graph, BATCH)
     values = dict(zip([node.name for node in graph.inputs], inputs, strict=True))
     dying = last_uses(graph)
+    read = reads(graph, train)
     for node in graph.nodes:
-        if node.op != INPUT:
+        if node.op != INPUT and node.name in read:
             f = known[node.name]
             w = {param: weights[weight_name(node.slot or "", param)] for param in f.params}
-            made = f.op.run(f.a, [values[value] for value in node.inputs], w, train)
+            x = [values[value] if index in read[node.name] else None for index, value in enumerate(node.inputs)]
+            made = f.op.run(f.a, x, w, train)
             if type(made) is tuple:
                 for index, tensor in enumerate(made):
                     values[output(node.name, index)] = tensor
