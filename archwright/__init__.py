@@ -6,7 +6,8 @@ The public names are loaded when they are first used, so that `import archwright
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+
+TYPE_CHECKING = False  # type checkers take it for true; importing typing would be most of the time that this takes
 
 __version__ = "0.1.0"
 
@@ -15,6 +16,16 @@ _HOME = {
     "Node": "archwright.ir",
     "Type": "archwright.ir",
     "Pattern": "archwright.ir",
+    "Budget": "archwright.core.records",
+    "Claim": "archwright.core.records",
+    "Figure": "archwright.core.records",
+    "Space": "archwright.core.space",
+    "Spec": "archwright.core.space",
+    "Supernet": "archwright.core.supernet",
+    "use": "archwright.core.registry",
+    "Data": "archwright.data.data",
+    "builtin": "archwright.data.builtin",
+    "from_arrays": "archwright.data.data",
     "edit": "archwright.ops",
     "Net": "archwright.net.net",
     "init": "archwright.net.net",
@@ -27,12 +38,23 @@ _HOME = {
     "rewrite": "archwright.net.rewrite",
     "to_onnx": "archwright.net.onnx",
     "to_source": "archwright.net.source",
+    "parts": "archwright.parts",
+    "claims": "archwright.flows.claims",
 }
-"""Public name -> module that defines it."""
+"""Public name -> module that defines it; `parts` is the module itself."""
 
 __all__ = ["__version__", *sorted(_HOME)]
 
 if TYPE_CHECKING:
+    from typing import Any
+
+    from archwright.core.records import Budget, Claim, Figure
+    from archwright.core.registry import use
+    from archwright.core.space import Space, Spec
+    from archwright.core.supernet import Supernet
+    from archwright.data.builtin import builtin
+    from archwright.data.data import Data, from_arrays
+    from archwright.flows.claims import claims
     from archwright.ir import Graph, Node, Pattern, Type
     from archwright.net.axes import axes
     from archwright.net.batch import batch
@@ -48,7 +70,8 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     try:
-        value = getattr(importlib.import_module(_HOME[name]), name)
+        home = importlib.import_module(_HOME[name])
+        value = home if home.__name__ == f"{__name__}.{name}" else getattr(home, name)
     except KeyError:
         raise AttributeError(f"module 'archwright' has no attribute '{name}'") from None
     globals()[name] = value
