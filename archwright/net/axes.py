@@ -29,6 +29,9 @@ from archwright.ops.engine import weight_name
 
 Index = NDArray[np.int64]
 
+PROBE = 1009
+"""The batch size at which axes are analysed: a prime, so that it nests with other sizes only where any batch would."""
+
 
 # -------------------------------------------------------------------------------------------------------- analysis
 class _Summed(NamedTuple):
@@ -98,7 +101,7 @@ def _labels(dims: Dims) -> Iterator[str]:
 
 
 def _solve(graph: Graph) -> _Solution:
-    known = ops.analyse(graph, BATCH)
+    known = ops.analyse(graph, PROBE)
     found = _Solution()
     values = found.values
     for node in graph.nodes:
@@ -368,7 +371,7 @@ class TiedAxes:
         solution = self._solution
         members: dict[int, list[Member]] = {}
         roots: dict[int, terms.Atom] = {}
-        known = ops.analyse(self.graph, BATCH)
+        known = ops.analyse(self.graph, PROBE)
         homes = {}
         for node in self.graph.nodes:
             for param in known[node.name].params:
