@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from archwright.errors import GraphError
+from archwright.errors import ArchwrightError, GraphError
 from archwright.ir.graph import INPUT, Graph, Node, output, owner
 from archwright.ir.types import Attrs, Type
 from archwright.ir.walk import alive, sort
@@ -138,7 +138,7 @@ class Editor:
             raise GraphError(f"node '{node.name}' reads {missing}, which no node makes") from None
         try:
             attrs, made, weighty = self._ops.admit(node.op, node.attrs, types)
-        except GraphError as error:
+        except ArchwrightError as error:
             raise type(error)(f"node '{node.name}': {error}") from None
         slot = node.slot if node.slot is not None else node.name
         self._nodes[node.name] = Node(node.name, node.op, node.inputs, attrs, slot if weighty else None)

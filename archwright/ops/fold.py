@@ -35,6 +35,7 @@ from archwright.ops.base import (
     spread,
 )
 from archwright.ops.pieces import swapped
+from archwright.ops.pointwise import by_parts
 from archwright.ops.shape import onnx_dims, view_cost
 
 _OPTIONS = ("dilation", "padding", "stride")
@@ -284,7 +285,7 @@ _WINDOW = {
 }
 _FACTOR = {"factor": Attr("size")}
 
-OPS = (
+_OPS = (
     Op(
         "unfold", _infer_unfold, _run_unfold, _WINDOW, axes=_axes_unfold, onnx=_onnx_unfold, source=_source_unfold,
         doc="Sliding windows of an image as columns (im2col).",
@@ -311,3 +312,5 @@ OPS = (
         onnx=_onnx_channels, source=_source_channels, doc="Takes channels from each group in turn.",
     ),
 )  # fmt: skip
+
+OPS = tuple([by_parts(op) for op in _OPS])

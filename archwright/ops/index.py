@@ -18,6 +18,7 @@ from archwright.errors import TypeMismatch
 from archwright.ir import DTYPES, Type
 from archwright.ops.base import A, Attr, Axes, Cost, Dim, Dims, Op, Source, Term, Types, axis, broadcast, labels, pin
 from archwright.ops.pieces import number, resized, swapped
+from archwright.ops.pointwise import by_parts
 from archwright.ops.shape import differentiable, free, onnx_dims
 
 _WHOLE = ("int64", "int32")
@@ -466,7 +467,7 @@ def _source_arange(a: A, x: Types, y: Types) -> Source:
 _SPEC = Attr("any")
 _DIM = {"dim": Attr("int")}
 
-OPS = (
+_OPS = (
     Op(
         "index", _infer_index, _run_index, {"spec": _SPEC}, inputs=(2, None), cost=_cost_index, axes=_axes_index,
         onnx=_onnx_index, source=_source_index,
@@ -507,3 +508,5 @@ OPS = (
         onnx=_onnx_arange, source=_source_arange, doc="0, 1, ... up to the size of a dimension of the input.",
     ),
 )  # fmt: skip
+
+OPS = tuple([by_parts(op) for op in _OPS])

@@ -34,6 +34,7 @@ from archwright.ops.base import (
     need_rank,
     promote,
 )
+from archwright.ops.pointwise import by_parts
 from archwright.ops.shape import onnx_dims, view_cost
 
 
@@ -532,7 +533,7 @@ _DIAGONAL = {"diagonal": Attr("int", 0)}
 _PAD = {"pads": Attr("ints"), "mode": Attr("str", "constant", tuple(_ONNX_PAD)), "value": Attr("number", 0.0)}
 _SLICE = {"dim": Attr("int"), "start": Attr("int", 0), "stop": Attr("int", None), "step": Attr("size", 1)}
 
-OPS = (
+_OPS = (
     Op(
         "concat", _infer_concat, _run_concat, {"dim": Attr("int", 1)}, inputs=(1, None), axes=_axes_concat,
         onnx=_onnx_concat, source=_source_concat, doc="Inputs one after the other along a dimension.",
@@ -590,3 +591,5 @@ OPS = (
         doc="The diagonal of two dimensions, as the last dimension.",
     ),
 )  # fmt: skip
+
+OPS = tuple([by_parts(op) for op in _OPS])

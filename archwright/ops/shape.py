@@ -17,6 +17,7 @@ from operator import mul
 from archwright.errors import TypeMismatch
 from archwright.ir import Type
 from archwright.ops.base import A, Attr, Axes, Cost, Dim, Dims, Op, Prod, Source, Term, Types, axis, labels, pin
+from archwright.ops.pointwise import by_parts
 
 
 def view_cost(a: A, x: Types, y: Types) -> Cost:
@@ -388,7 +389,7 @@ def _source_interleave(a: A, x: Types, y: Types) -> Source:
     return Source(f"{{x0}}.repeat_interleave({a['repeats']}, {a['dim']})")
 
 
-OPS = (
+_OPS = (
     Op(
         "reshape", _infer_reshape, _run_reshape, {"shape": Attr("ints")}, cost=view_cost, axes=_axes_reshape,
         onnx=_onnx_reshape, source=_source_reshape, view=True, doc="Row-major reshape; at most one size is -1.",
@@ -430,3 +431,5 @@ OPS = (
         doc="Repeats every unit of a dimension next to itself.",
     ),
 )  # fmt: skip
+
+OPS = tuple([by_parts(op) for op in _OPS])

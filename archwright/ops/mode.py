@@ -1,0 +1,114 @@
+"""What happens in one mode only: values that differ between training and evaluation, and buffers that training changes.
+
+    by_mode  y = x0 in training, x1 in evaluation; the other one is not computed
+    update   in training, the buffer becomes x; y = x
+    after    y = x0; in training, the further inputs are computed too
+
+A module that asks `if self.training` is two graphs with most nodes in common: they meet in `by_mode`. A buffer that
+training changes, beside those of normalisations, is an `update`, which `after` ties to an output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from archwright.errors import TypeMismatch
+from archwright.ir import Type
+from archwright.ops.base import A, Axes, Dims, Op, Param, Source, Types, labels, pin
+
+
+def _infer_by_mode(a: A, x: Types) -> tuple[Type, ...]:
+    if x[0] != x[1]:
+        raise TypeMismatch(f"inputs are {x[0]} in training and {x[1]} in evaluation, expected one type")
+    return (x[0],)
+
+
+def _run_by_mode(a: A, x, w, train):
+    return x[0] if train else x[1]
+
+
+def _modes_by_mode(a: A, n: int, train: bool) -> Sequence[int]:
+    return (0,) if train else (1,)
+
+
+def _axes_by_mode(a: A, x: Types, y: Types) -> Axes:
+    dims = labels(x[0].shape)
+    return Axes((dims, dims), (dims,))
+
+
+def _onnx_by_mode(o, a, x, w, xt, yt):
+    return x[1]
+
+
+def _source_by_mode(a: A, x: Types, y: Types) -> Source:
+    return Source("{x0} if {training} else {x1}")
+
+
+def update(x, buffer, training):
+    """Let the buffer become x, in training."""
+    if training:
+        buffer.copy_(x.detach())
+    return x
+
+
+def _params_update(a: A, x: Types) -> dict[str, Param]:
+    return {"": Param(x[0].shape, ("zeros",), x[0].dtype, buffer=True)}
+
+
+def _run_update(a: A, x, w, train):
+    return update(x[0], w[""], train)
+
+
+def _axes_update(a: A, x: Types, y: Types) -> Axes:
+    dims: Dims = labels(x[0].shape)
+    return Axes((dims,), (dims,), {"": dims})
+
+
+def _onnx_first(o, a, x, w, xt, yt):
+    return x[0]
+
+
+def _source_update(a: A, x: Types, y: Types) -> Source:
+    return Source("update({x0}, {value}, {training})", helpers=(update,))
+
+
+def _infer_after(a: A, x: Types) -> tuple[Type, ...]:
+    return (x[0],)
+
+
+def _run_after(a: A, x, w, train):
+    return x[0]
+
+
+def _modes_after(a: A, n: int, train: bool) -> Sequence[int]:
+    return range(n) if train else (0,)
+
+
+def _axes_after(a: A, x: Types, y: Types) -> Axes:
+    dims = labels(x[0].shape)
+    return Axes((dims, *[pin(t.shape) for t in x[1:]]), (dims,))
+
+
+def after(x, *others):
+    """x, once the others are computed."""
+    return x
+
+
+def _source_after(a: A, x: Types, y: Types) -> Source:
+    return Source("after({x})", helpers=(after,))
+
+
+OPS = (
+    Op(
+        "by_mode", _infer_by_mode, _run_by_mode, {}, inputs=(2, 2), axes=_axes_by_mode, onnx=_onnx_by_mode,
+        source=_source_by_mode, modes=_modes_by_mode, doc="The first input in training, the second in evaluation.",
+    ),
+    Op(
+        "update", _infer_after, _run_update, {}, params=_params_update, axes=_axes_update, onnx=_onnx_first,
+        source=_source_update, stateful=True, doc="In training, the buffer becomes the input.",
+    ),
+    Op(
+        "after", _infer_after, _run_after, {}, inputs=(1, None), axes=_axes_after, onnx=_onnx_first,
+        source=_source_after, modes=_modes_after, doc="The first input; in training the others are computed too.",
+    ),
+)  # fmt: skip
