@@ -84,6 +84,56 @@ def inspect(
         where = ", ".join(f"{m.weight}[{m.dim}]" for m in c.members[:4]) + (" ..." if len(c.members) > 4 else "")
         typer.echo(f"axis {c.number}: {c.size} units ({can}) in {where}")
 
+@app.command()
+def parts(
+    kind: Annotated[str | None, typer.Option(help="Only parts of this kind, such as block or strategy.")] = None,
+    use: Annotated[list[Path] | None, typer.Option(help="A part of your own: the path of its file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """List the parts: kind, name, id, year, arXiv, whether its claim held, title."""
+    from archwright.core import registry
+    from archwright.flows import catalogue
+
+    for path in use or ():
+        registry.use(path)
+    found = catalogue.rows(kind)
+    typer.echo(json.dumps({"parts": found}, ensure_ascii=False) if as_json else catalogue.table(found))
+
+
+@app.command()
+def claims(
+    names: Annotated[list[str] | None, typer.Argument(help="Parts: mlp_mixer, mlp-mixer or block/mlp_mixer.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Run the claims of all parts.")] = False,
+    use: Annotated[list[Path] | None, typer.Option(help="A part of your own: the path of its file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Record in this file instead of docs/claims.json.")] = None,
+    record: Annotated[bool, typer.Option(help="Whether to record what came out.")] = True,
+    seed: Annotated[int, typer.Option(help="Seed of the claims.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Run what parts claim, print the figures beside the papers' own, and record them, held or not."""
+    from archwright.core import registry
+    from archwright.flows import catalogue
+    from archwright.flows.claims import claims as run_claims
+    from archwright.flows.claims import line
+
+    if bool(names) == all_:
+        raise FormatError(f"got {'names and --all' if names else 'no part'}, expected names of parts, or --all")
+    for path in use or ():
+        registry.use(path)
+    target = (out or catalogue.CLAIMS) if record else None
+    if target == catalogue.CLAIMS and not catalogue.CLAIMS.parent.is_dir():
+        raise FormatError(f"there is no folder {catalogue.CLAIMS.parent} to record in: say --out FILE or --no-record")
+    found = run_claims(
+        names or (),
+        seed=seed,
+        out=target,
+        progress=lambda part, record: typer.echo(line(part, record), err=as_json),
+    )
+    if target == catalogue.CLAIMS and catalogue.REFERENCE.is_dir():
+        catalogue.write(catalogue.REFERENCE)
+    if as_json:
+        typer.echo(json.dumps({"claims": found}, ensure_ascii=False))
+
 
 @app.command()
 def search(

@@ -101,7 +101,7 @@ class Picker:
 
     def integer(self, name: str, low: int, high: int, step: int = 1) -> int:
         """A whole number from low to high, both included, in steps."""
-        value = self._ask(name, _integers("integer", low, high, step))
+        value = self._ask(name, integers(name, "integer", low, high, step))
         assert type(value) is int
         return value
 
@@ -121,7 +121,7 @@ class Picker:
 
     def repeat(self, name: str, g: Editor, x: str, low: int, high: int, body: Body) -> str:
         """A piece of graph applied low to high times, the i-th in the scope "name.i"."""
-        times = self._ask(name, _integers("repeat", low, high, 1))
+        times = self._ask(name, integers(name, "repeat", low, high, 1))
         assert type(times) is int
         for i in range(times):
             with g.scope(f"{name}.{i}"):
@@ -144,9 +144,10 @@ class Picker:
         return value
 
 
-def _integers(kind: str, low: int, high: int, step: int) -> Options:
+def integers(name: str, kind: str, low: int, high: int, step: int) -> Options:
+    """The options of a whole number. Raises `ChoiceError` if the limits do not rise."""
     if step < 1 or high < low:
-        raise ChoiceError(f"got limits {low} to {high} in steps of {step}, expected rising ones")
+        raise ChoiceError(f"choice '{name}': got limits {low} to {high} in steps of {step}, expected rising ones")
     return Options(kind, tuple(range(low, high + 1, step)))
 
 

@@ -9,16 +9,19 @@ What holds for every kind:
   and no file is written, except where a kind is about just that.
 - The clock is read only through `Budget.start()`, and by runtimes and latency estimators, which measure it.
 
-PART["example"] says how the conformance checks call the part. Its keys differ between kinds; an unknown one is an error.
-Those that take a net and data share these:
+PART["example"] says how the conformance checks call the part. Its keys differ between kinds; an unknown one is an
+error. Those that take a net and data share these:
 
     "hp"       keyword arguments of the function; {} by default
     "data"     toy data: "table" (default), "regression", "image", "signal", "tokens", "points", "graph"
-    "net"      toy net: "mlp", "conv", "residual", "attention", "recurrent", "gnn"; by default the one that suits the data
+    "net"      toy net: "mlp", "conv", "residual", "attention", "recurrent", "gnn"; default: what suits the data
     "trained"  True: the net is trained for a moment first
 
-(see `archwright.core.checks.toys`). A part that needs something else defines `case(seed)` in its file, which returns the
-positional arguments of its function as a tuple; `"net"` and `"data"` are then left out.
+(see `archwright.core.checks.toys`). A part that needs something else defines `case(seed)` in its file, which returns
+the positional arguments of its function as a tuple; `"net"` and `"data"` are then left out.
+
+Some free words in PART["needs"] are read by the checks: "baseline" (a strategy that need not beat random search), "finite"
+(a strategy for spaces without real numbers only), "clock" (an estimator that measures time).
 
 Every part may define `claim(*, seed=0) -> Claim`: what its paper promises, measured in under a minute on two cores.
 """
@@ -119,8 +122,8 @@ class Estimator(Protocol):
 
     PART["example"] = {
         "hp": {...}, "data": "image", "net": "conv",
-        "target": "error",          # what it ranks, in the stored bench: "error", "loss", "params", "flops", "peak_bytes",
-                                    # "train_bytes", "traffic_bytes", "curve_area"; None where nothing there fits
+        "target": "error",          # what it ranks, in the stored bench: "error", "loss", "curve_area", "params",
+                                    # "flops", "peak_bytes", "train_bytes", "traffic_bytes"; None where nothing fits
         "floor": 0.5,               # Spearman's rank correlation with it (good with good) is at least this
     }
     """

@@ -90,5 +90,6 @@ def _literal(path: Path) -> dict[str, Any]:
         value = ast.literal_eval(text[start + len("PART = ") : end + 2])
     except (ValueError, SyntaxError) as error:
         raise FormatError(f"{path}: PART is not a plain literal: {error}") from None
-    assert isinstance(value, dict)
+    if not isinstance(value, dict):
+        raise FormatError(f"{path}: PART is not a mapping of fields to values")
     return value

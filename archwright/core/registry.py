@@ -6,6 +6,7 @@ Nothing is imported until a part is used, and nothing is registered by hand.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -34,7 +35,8 @@ _USED: list[Path] = []
 
 
 @cache
-def _shipped() -> tuple[Part, ...]:
+def shipped() -> tuple[Part, ...]:
+    """The parts of the package, in the order of kinds and names."""
     found = []
     for kind in KINDS:
         folder = _HOME / kind
@@ -66,7 +68,7 @@ def parts(kind: str | None = None) -> tuple[Part, ...]:
     """All known parts, of one kind if given, in the order of kinds and names."""
     if kind is not None and kind not in KINDS:
         raise UnknownPart(f"unknown kind '{kind}': expected one of {', '.join(KINDS)}")
-    found = [*_shipped(), *_entry_points(), *[read(path) for path in _USED]]
+    found = [*shipped(), *_entry_points(), *[read(path) for path in _USED]]
     return tuple([part for part in found if kind is None or part.kind == kind])
 
 
@@ -98,9 +100,12 @@ def module(part: Part) -> ModuleType:
             assert spec is not None and spec.loader is not None
             made = importlib.util.module_from_spec(spec)
             sys.modules[name] = made
-            spec.loader.exec_module(made)
+            try:
+                spec.loader.exec_module(made)
+            except BaseException:
+                del sys.modules[name]
+                raise
     except ModuleNotFoundError as error:
-        sys.modules.pop(name, None)
         if part.extras and not (error.name or "").startswith("archwright"):
             extras = ",".join(part.extras)
             raise MissingExtra(
@@ -129,4 +134,5 @@ def entry(part: Part) -> Any:
 def _module_name(part: Part) -> str:
     if part.path.is_relative_to(_HOME):
         return f"archwright.parts.{part.kind}.{part.name}"
-    return f"archwright_user_parts.{part.kind}.{part.name}"
+    place = hashlib.blake2b(str(part.path).encode(), digest_size=4).hexdigest()  # two files may have one name
+    return f"archwright_user_parts.{part.kind}.{part.name}_{place}"

@@ -30,8 +30,8 @@ def draw(generator: np.random.Generator) -> int:
 
 @contextmanager
 def forked(seed: int) -> Iterator[None]:
-    """Within the `with` block the global generators of torch, NumPy and Python start from `seed`; afterwards they are as
-    they were. For dropout, shuffling in libraries, and all else that takes no generator."""
+    """Within the `with` block the global generators of torch, NumPy and Python start from `seed`; afterwards they are
+    as they were. For dropout, shuffling in libraries, and all else that takes no generator."""
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()
     torch.default_generator.manual_seed(seed)
     np.random.seed(seed % 2**32)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from archwright import ops
-from archwright.core.choose import Body, Draw, Options, Picker, Piece, Scalar, replay
+from archwright.core.choose import Body, Draw, Options, Picker, Piece, Scalar, integers, replay
 from archwright.core.records import Trace
 from archwright.errors import ChoiceError
 from archwright.ir import Editor, Graph, Node, alive, sort
@@ -22,7 +22,7 @@ from archwright.net.net import Net, init
 
 @dataclass
 class Keeper:
-    """A chooser that keeps all pieces of graph. Made for `Supernet`."""
+    """A chooser that keeps all pieces of graph, except for choices that are fixed. Made for `Supernet`."""
 
     join: Literal["switch", "mix"] = "switch"
     fixed: Mapping[str, Any] = field(default_factory=dict)
@@ -31,18 +31,16 @@ class Keeper:
 
     def one_of(self, name: str, options: Sequence[Scalar]) -> Any:
         """The greatest number. Other values have no greatest: fix them, or use `branch`."""
-        if name in self.fixed:
-            return self.fixed[name]
-        if not all(type(option) in (int, float) for option in options):
+        if name not in self.fixed and not all(type(option) in (int, float) for option in options):
             raise ChoiceError(
                 f"choice '{name}' is among {list(options)}: a supernet keeps numbers and branches; "
                 "make it a branch or give its value in `fixed`"
             )
-        return self._number(name, Options("one_of", tuple(options)))
+        return self._size(name, Options("one_of", tuple(options)))
 
     def integer(self, name: str, low: int, high: int, step: int = 1) -> int:
         """The greatest number."""
-        found = self._number(name, Options("integer", tuple(range(low, high + 1, step))))
+        found = self._size(name, integers(name, "integer", low, high, step))
         assert type(found) is int
         return found
 
@@ -50,34 +48,46 @@ class Keeper:
         """A real number is not a size: it has to be fixed."""
         if name not in self.fixed:
             raise ChoiceError(f"choice '{name}' is a real number: a supernet needs its value in `fixed`")
-        return float(self.fixed[name])
+        value = self._fixed(name, Options("number", (), float(low), float(high), log))
+        return float(value)  # type: ignore[arg-type]
 
     def branch(self, name: str, g: Editor, x: str, pieces: Mapping[str, Piece]) -> str:
-        """All pieces, joined."""
+        """All pieces, joined; one alone if it is fixed."""
+        kept = list(pieces) if name not in self.fixed else [self._fixed(name, Options("branch", tuple(pieces)))]
         made = []
-        for option, piece in pieces.items():
+        for option in map(str, kept):
             with g.scope(f"{name}.{option}"):
-                made.append(piece(g, x))
-        return self._join(name, g, list(pieces), made)
+                made.append(pieces[option](g, x))
+        return self._join(name, g, kept, made)
 
     def repeat(self, name: str, g: Editor, x: str, low: int, high: int, body: Body) -> str:
-        """The greatest depth, with a way out at every depth allowed."""
-        made = [x] if low == 0 else []
-        for i in range(high):
+        """The greatest depth, with a way out at every depth allowed; one depth if it is fixed."""
+        depths = list(integers(name, "repeat", low, high, 1).values)
+        if name in self.fixed:
+            depths = [self._fixed(name, Options("repeat", tuple(depths)))]
+        made = [x] if 0 in depths else []
+        for i in range(max(depths)):  # type: ignore[arg-type, type-var]
             with g.scope(f"{name}.{i}"):
                 x = body(g, x, i)
-            if i + 1 >= low:
+            if i + 1 in depths:
                 made.append(x)
-        return self._join(name, g, list(range(low, high + 1)), made)
+        return self._join(name, g, depths, made)
 
-    def _number(self, name: str, options: Options) -> Scalar:
+    def _size(self, name: str, options: Options) -> Scalar:
         if name in self.fixed:
-            value: Scalar = self.fixed[name]
-            return value
+            return self._fixed(name, options)
         self.numbers[name] = options
         return max(options.values)  # type: ignore[type-var]
 
+    def _fixed(self, name: str, options: Options) -> Scalar:
+        value: Scalar = self.fixed[name]
+        if value not in options:
+            raise ChoiceError(f"choice '{name}' is {value!r}, expected one of {options}")
+        return value
+
     def _join(self, name: str, g: Editor, options: Sequence[Scalar], made: Sequence[str]) -> str:
+        if name in self.fixed:
+            return made[0]
         shapes = {g.type(value) for value in made}
         if len(shapes) > 1:
             found = ", ".join(sorted(map(str, shapes)))
@@ -107,7 +117,8 @@ class Supernet:
     def of(
         draw: Draw, spec: Any, *, join: Literal["switch", "mix"] = "switch", fixed: Mapping[str, Any] | None = None
     ) -> Supernet:
-        """The supernet of a space. `fixed` gives values for choices that are neither pieces nor sizes."""
+        """The supernet of a space. `fixed` gives values for choices that are neither pieces nor sizes, and for any
+        other that is to be made beforehand."""
         keeper = Keeper(join, dict(fixed or {}))
         graph = draw(keeper, spec)
         return Supernet(draw, spec, graph, keeper.switches, keeper.numbers, dict(fixed or {}))
@@ -122,9 +133,15 @@ class Supernet:
         Its wiring is the supernet's: joins give way to the branch taken and what is no longer needed is dropped. Sizes
         are the trace's, and weights are cut to them. Raises `ChoiceError` if the trace is not of this space.
         """
+        for name, value in self.fixed.items():
+            if trace.get(name, value) != value:
+                raise ChoiceError(f"the trace has {trace[name]!r} for '{name}', which is fixed at {value!r}")
         graph = self._wired(trace)
         picker = Picker(replay({**self.fixed, **trace}))
         drawn = self.draw(picker, self.spec)
+        extra = trace.keys() - picker.taken.keys()
+        if extra:
+            raise ChoiceError(f"the trace has choices that the space does not ask: {', '.join(sorted(extra))}")
         sized = {node.name: node.attrs for node in drawn.nodes}
         if sized.keys() != {node.name for node in graph.nodes}:
             odd = sorted(sized.keys() ^ {node.name for node in graph.nodes})[:5]

@@ -78,7 +78,6 @@ BUILTIN: dict[str, Callable[[int], Data]] = {
 
 def builtin(name: str, seed: int = 0) -> Data:
     """Built-in data by name. The seed decides the split only."""
-    try:
-        return BUILTIN[name](seed)
-    except KeyError:
-        raise DataError(f"no built-in data are named '{name}': expected one of {', '.join(BUILTIN)}") from None
+    if name not in BUILTIN:
+        raise DataError(f"no built-in data are named '{name}': expected one of {', '.join(BUILTIN)}")
+    return BUILTIN[name](seed)

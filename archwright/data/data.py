@@ -45,6 +45,10 @@ class Data:
 
     def __post_init__(self) -> None:
         count = len(self.target)
+        if self.task not in ("classification", "regression"):
+            raise DataError(f"task is {self.task!r}, expected classification or regression")
+        if not self.inputs:
+            raise DataError("data with no inputs: give at least one array")
         for index, array in enumerate(self.inputs):
             if len(array) != count:
                 raise DataError(f"input {index} has {len(array)} samples, the target {count}")
@@ -53,8 +57,13 @@ class Data:
         taken = np.concatenate([np.asarray(self.splits[name]) for name in SPLITS])
         if len(taken) and (taken.min() < 0 or taken.max() >= count or len(np.unique(taken)) != len(taken)):
             raise DataError(f"splits overlap or reach outside of the {count} samples")
-        if self.task == "classification" and not np.issubdtype(self.target.dtype, np.integer):
-            raise DataError(f"target is {self.target.dtype}, expected whole numbers from 0 for classification")
+        if self.task == "classification":
+            whole = np.issubdtype(self.target.dtype, np.integer)
+            if not whole or (count and self.target.min() < 0):
+                got = f"{self.target.min()}" if whole else f"{self.target.dtype}"
+                raise DataError(f"target is {got}, expected whole numbers from 0 for classification")
+            if self.classes and count and self.target.max() >= len(self.classes):
+                raise DataError(f"target has class {self.target.max()}, but there are {len(self.classes)} classes")
 
     @property
     def outputs(self) -> int:
@@ -137,6 +146,7 @@ def from_arrays(
     """
     arrays = [np.asarray(a) for a in ([inputs] if isinstance(inputs, np.ndarray) else inputs)]
     target = np.asarray(target)
+    _check(arrays, target)
     task = task or ("regression" if np.issubdtype(target.dtype, np.floating) else "classification")
     if task == "classification" and not (np.issubdtype(target.dtype, np.integer) and classes):
         names, target = np.unique(target, return_inverse=True)
@@ -147,9 +157,28 @@ def from_arrays(
         target = target.astype(np.float32).reshape(len(target), -1)
     chosen = dict(splits) if splits is not None else split(target, task, np.random.default_rng(seed))
     arrays = [a.astype(np.float32) if np.issubdtype(a.dtype, np.floating) else a.astype(np.int64) for a in arrays]
+    meta = {}
     if standardise:
-        train = chosen["train"]
-        arrays = [
-            (a - a[train].mean(0)) / np.maximum(a[train].std(0), 1e-6) if a.dtype == np.float32 else a for a in arrays
-        ]
-    return Data(tuple(arrays), target, task, chosen, kind, tuple(classes), name)
+        arrays = [_standardised(a, chosen["train"]) if a.dtype == np.float32 else a for a in arrays]
+        meta["standardised"] = "feature"
+    return Data(tuple(arrays), target, task, chosen, kind, tuple(classes), name, meta)
+
+
+def _check(arrays: Sequence[Array], target: Array) -> None:
+    """Raise `DataError` for what no network can learn from."""
+    if not len(target):
+        raise DataError("got no samples, expected at least one")
+    if target.dtype.kind == "f" and not np.isfinite(target).all():
+        raise DataError(f"target has {int((~np.isfinite(target)).sum())} values that are not finite")
+    for index, array in enumerate(arrays):
+        if array.dtype.kind not in "fiub":
+            raise DataError(f"input {index} holds {array.dtype}, expected numbers")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise DataError(f"input {index} has {int((~np.isfinite(array)).sum())} values that are not finite")
+
+
+def _standardised(array: Array, train: Array) -> Array:
+    """Mean 0 and deviation 1 over the samples `train`; features that do not vary there become 0 there."""
+    mean = array[train].mean(0, dtype=np.float64)
+    deviation = array[train].std(0, dtype=np.float64)
+    return ((array - mean) / np.where(deviation > 1e-8, deviation, 1.0)).astype(np.float32)

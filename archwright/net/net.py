@@ -78,7 +78,7 @@ class Net:
         return cost(self.graph, batch)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write graph.json and weights.safetensors into a folder, made if needed. A file appears whole or not at all."""
+        """Write graph.json and weights.safetensors into a folder, made if needed. Each appears whole or not at all."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         # clone: safetensors refuses tensors that share memory

@@ -114,16 +114,21 @@ def reads(graph: Graph, train: bool | None = None) -> Mapping[str, tuple[int, ..
     wanted = {owner(value) for value in graph.outputs}
     found = {}
     table = registry.table()
+    same = True  # in both modes
     for node in reversed(graph.nodes):
         if node.name in wanted:
             op, count = table.get(node.op) or registry.get(node.op), len(node.inputs)
             used = tuple(range(count)) if op.needs is None else tuple(op.needs(op.full(node.attrs), count))
-            if op.modes is not None and train is not None:
-                used = tuple(op.modes(op.full(node.attrs), count, train))
+            if op.modes is not None:
+                same = False
+                if train is not None:
+                    used = tuple(op.modes(op.full(node.attrs), count, train))
             found[node.name] = used
             for index in used:
                 wanted.add(node.inputs[index].partition(":")[0])
-    found = graph.derived["reads", train] = dict(reversed(found.items()))
+    found = dict(reversed(found.items()))
+    for mode in (None, False, True) if same else (train,):
+        graph.derived["reads", mode] = found
     return found
 
 

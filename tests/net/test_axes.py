@@ -91,8 +91,8 @@ def members(c) -> set[tuple[str, int]]:
 
 
 def test_resnet20_has_the_classes_of_git_re_basin():
-    """The hand-written specification for ResNet-20: P_bg0, P_bg1, P_bg2 on the residual streams and an inner one in each
-    of the nine blocks (Ainsworth et al., 2022)."""
+    """As its hand-written specification for ResNet-20 has them (Ainsworth et al., 2022): P_bg0, P_bg1, P_bg2 on the
+    residual streams and an inner one in each of the nine blocks."""
     tied = axes(captured("resnet20"))
     assert len(tied.free) == 12
     streams = [c for c in tied.free if len({m.weight for m in c.members}) > 12]

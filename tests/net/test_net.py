@@ -139,7 +139,7 @@ def test_wrong_attributes_name_the_node(tmp_path, change, message):
 
 
 def test_files_that_are_not_there_or_not_whole(tmp_path):
-    with pytest.raises(FormatError, match="holds no graph.json"):
+    with pytest.raises(FormatError, match=r"holds no graph\.json"):
         load(tmp_path)
     folder = small().save(tmp_path / "net")
     whole = (folder / WEIGHTS_FILE).read_bytes()
@@ -148,7 +148,7 @@ def test_files_that_are_not_there_or_not_whole(tmp_path):
         with pytest.raises(FormatError, match="not a whole safetensors file"):
             load(folder)
     (folder / WEIGHTS_FILE).unlink()
-    with pytest.raises(FormatError, match="holds no weights.safetensors"):
+    with pytest.raises(FormatError, match=r"holds no weights\.safetensors"):
         load(folder)
     (folder / GRAPH_FILE).write_bytes(b"\xff\xfe\x00")
     with pytest.raises(FormatError, match="cannot be read"):
@@ -160,7 +160,7 @@ def test_opaque_nodes_need_consent_before_anything_is_looked_at(tmp_path):
         "version": 1,
         "nodes": [
             {"name": "x", "op": "input", "attrs": {"shape": [None, 4]}},
-            {"name": "y", "op": "opaque", "inputs": ["x"], "attrs": {"target": "aten.no_such_thing.default", "args": []}},
+            {"name": "y", "op": "opaque", "inputs": ["x"], "attrs": {"target": "aten.no_such_thing.default"}},
         ],
         "outputs": ["y"],
     }
@@ -171,7 +171,7 @@ def test_opaque_nodes_need_consent_before_anything_is_looked_at(tmp_path):
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_fuzzed_files_give_a_net_or_a_clear_error(tmp_path, data):
     """Random edits of a saved net: of the JSON tree, or of single bytes of either file."""
     folder = small().save(tmp_path / "fuzz")
@@ -179,7 +179,7 @@ def test_fuzzed_files_give_a_net_or_a_clear_error(tmp_path, data):
     if kind == "tree":
         graph = parsed()
         node = graph["nodes"][data.draw(st.integers(0, len(graph["nodes"]) - 1))]
-        junk = st.sampled_from([None, -1, 0, 2**70, 1.5, "x", [], [1, -1], {}, {"a": []}, True, "norm", ["stem"], "inf"])
+        junk = st.sampled_from([None, -1, 0, 2**70, 1.5, "x", [], [1, -1], {}, {"a": []}, True, "norm", ["stem"]])
         if data.draw(st.booleans()) and node.get("attrs"):
             node["attrs"][data.draw(st.sampled_from([*node["attrs"], "stride", "eps"]))] = data.draw(junk)
         else:
