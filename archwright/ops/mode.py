@@ -1,11 +1,13 @@
 """What happens in one mode only: values that differ between training and evaluation, and buffers that training changes.
 
     by_mode  y = x0 in training, x1 in evaluation; the other one is not computed
+    state    what a buffer holds when the net starts to run, though training changes it then
     update   in training, the buffer becomes x; y = x
     after    y = x0; in training, the further inputs are computed too
 
 A module that asks `if self.training` is two graphs with most nodes in common: they meet in `by_mode`. A buffer that
-training changes, beside those of normalisations, is an `update`, which `after` ties to an output.
+training changes, beside those of normalisations, is read by `state` and set by `update`, which `after` ties to an
+output.
 """
 
 from __future__ import annotations
@@ -14,7 +16,10 @@ from collections.abc import Sequence
 
 from archwright.errors import TypeMismatch
 from archwright.ir import Type
+from archwright.ops import source
 from archwright.ops.base import A, Axes, Dims, Op, Param, Source, Types, labels, pin
+
+_BUFFER = next(op for op in source.OPS if op.name == "buffer")
 
 
 def _infer_by_mode(a: A, x: Types) -> tuple[Type, ...]:
@@ -42,6 +47,32 @@ def _onnx_by_mode(o, a, x, w, xt, yt):
 
 def _source_by_mode(a: A, x: Types, y: Types) -> Source:
     return Source("{x0} if {training} else {x1}")
+
+
+def _infer_state(a: A, x: Types) -> tuple[Type, ...]:
+    return (Type(a["shape"], a["dtype"]),)
+
+
+def _params_state(a: A, x: Types) -> dict[str, Param]:
+    return {"": Param(a["shape"], tuple(a["init"]), a["dtype"], buffer=True)}
+
+
+def _run_state(a: A, x, w, train):
+    # a copy, as what comes after may be kept for the backward pass
+    return w[""].clone() if train else w[""]
+
+
+def _axes_state(a: A, x: Types, y: Types) -> Axes:
+    dims = labels(a["shape"])
+    return Axes((), (dims,), {"": dims}, attrs={"shape": dims})
+
+
+def _onnx_state(o, a, x, w, xt, yt):
+    return w[""]
+
+
+def _source_state(a: A, x: Types, y: Types) -> Source:
+    return Source("({value}.clone() if {training} else {value})")
 
 
 def update(x, buffer, training):
@@ -102,6 +133,10 @@ OPS = (
     Op(
         "by_mode", _infer_by_mode, _run_by_mode, {}, inputs=(2, 2), axes=_axes_by_mode, onnx=_onnx_by_mode,
         source=_source_by_mode, modes=_modes_by_mode, doc="The first input in training, the second in evaluation.",
+    ),
+    Op(
+        "state", _infer_state, _run_state, _BUFFER.attrs, inputs=(0, 0), params=_params_state, axes=_axes_state,
+        onnx=_onnx_state, source=_source_state, doc="A buffer that training changes, as it is when the net starts to run.",
     ),
     Op(
         "update", _infer_after, _run_update, {}, params=_params_update, axes=_axes_update, onnx=_onnx_first,

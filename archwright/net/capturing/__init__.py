@@ -1,0 +1,1 @@
+"""How a PyTorch module becomes a net: export, program, align, lower (with its rules), merge, finish."""
