@@ -42,6 +42,9 @@ class Writer:
     def __init__(self, taken: Iterable[str] = (), *, outer: Writer | None = None) -> None:
         self.nodes: list[NodeProto] = []
         self.scope = ""
+        # whether dimension 0 is the batch, in the first input and in the first output of the node being written: a
+        # Reshape should keep it with 0, not -1, as ONNX Runtime loads slowly where it has lost track of sizes
+        self.batch_stays = False
         # constants made within a body stand in the outermost graph, where all bodies see them
         self.tensors: dict[str, TensorProto] = {} if outer is None else outer.tensors
         self._taken: set[str] = set(taken) if outer is None else outer._taken
