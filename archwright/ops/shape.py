@@ -101,7 +101,10 @@ def _axes_reshape(a: A, x: Types, y: Types) -> Axes:
 
 
 def _onnx_reshape(o, a, x, w, xt, yt):
-    return o.node("Reshape", [x[0], o.const(list(a["shape"]))], allowzero=int(0 in a["shape"]))
+    shape = list(a["shape"])
+    if o.batch_stays and shape[0] == -1 and 0 not in shape:
+        return o.node("Reshape", [x[0], o.const([0, *shape[1:]])])
+    return o.node("Reshape", [x[0], o.const(shape)], allowzero=int(0 in shape))
 
 
 def _source_reshape(a: A, x: Types, y: Types) -> Source:
