@@ -49,7 +49,8 @@ class Editor:
 
     def input(self, name: str, shape: Sequence[int | None], dtype: str = "float32") -> str:
         """A new argument of the graph. `shape` has None where the batch is."""
-        return self.add(INPUT, name=name, shape=tuple(shape), dtype=dtype)
+        value: str = self.add(INPUT, name=name, shape=tuple(shape), dtype=dtype)
+        return value
 
     def add(self, op: str, *inputs: str, name: str | None = None, slot: str | None = None, **attrs: Any) -> Any:
         """Add a node; returns the name of its value, or a tuple of names if it has several outputs.

@@ -217,7 +217,7 @@ _NODE_FIELDS = frozenset(("name", "op", "inputs", "attrs", "slot"))
 
 def _expect(value: Any, kind: type, where: str) -> Any:
     if type(value) is not kind and not (kind is dict and isinstance(value, dict)):
-        names = {dict: "an object", list: "a list", str: "a string"}
+        names: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
         raise FormatError(f"{where}: got {type(value).__name__} {str(value)[:60]!r}, expected {names[kind]}")
     return value
 
