@@ -20,8 +20,8 @@ error. Those that take a net and data share these:
 (see `archwright.core.checks.toys`). A part that needs something else defines `case(seed)` in its file, which returns
 the positional arguments of its function as a tuple; `"net"` and `"data"` are then left out.
 
-Some free words in PART["needs"] are read by the checks: "baseline" (a strategy that need not beat random search), "finite"
-(a strategy for spaces without real numbers only), "clock" (an estimator that measures time).
+Some free words in PART["needs"] are read by the checks: "baseline" (a strategy that need not beat random search),
+"finite" (a strategy for spaces without real numbers only), "clock" (an estimator that measures time).
 
 Every part may define `claim(*, seed=0) -> Claim`: what its paper promises, measured in under a minute on two cores.
 """
@@ -51,6 +51,7 @@ class Block(Protocol):
         "vary": [{"inputs": [...]}, {"hp": {...}}],                    # at least two: another width, another size
         "onnx": True,                                                  # False where ONNX has no such operation
         "batched": True,                                               # False: inputs have no batch (one whole graph)
+        "no_gradient": [],                                             # weights whose gradient is 0 (in "vary" too)
     }
 
     Sizes that a block can read off its input (`g.shape(x)`) are no keywords. The batch is never read: -1 stands for it.
