@@ -11,6 +11,7 @@ from html import escape
 from pathlib import Path
 
 from archwright import ops
+from archwright.errors import EmitError
 from archwright.ir import INPUT, Graph, Node
 from archwright.net.layout import layout
 from archwright.net.net import Net
@@ -50,6 +51,9 @@ def draw(
     text = _Drawing(graph, outline(graph, _MOST_BOXES, depth, batch), batch).text()
     if path is not None:
         target = Path(path)
+        if target.is_dir():
+            raise EmitError(f"{target} is a folder, expected the name of a file")
+        target.parent.mkdir(parents=True, exist_ok=True)
         beside = target.with_name(f".{target.name}.part")
         beside.write_text(text, encoding="utf-8")
         os.replace(beside, target)
@@ -76,11 +80,16 @@ class _Drawing:
         self.run = ops.reads(graph)
         self.low, self.high = ops.infer(graph, 2), ops.infer(graph, 3)
         self.rows = [self._rows(box) for box in found.boxes]
-        # once without frames, to see which of them can be drawn, and then with room for these
+        # once without frames, to see which of them can be drawn; then with room for these, as long as they can be
         self.framed: list[Cluster] = []
         self._arrange()
-        self.framed = self._clear()
-        self._arrange()
+        clear = self._clear()
+        for _ in range(4):
+            if clear == self.framed:
+                break
+            self.framed = clear
+            self._arrange()
+            clear = [cluster for cluster in self._clear() if cluster in self.framed]
 
     def _arrange(self) -> None:
         self.titles = [self._title(index) for index in range(len(self.outline.boxes))]
@@ -211,7 +220,7 @@ class _Drawing:
 
     def _summary(self) -> str:
         params = sum(_numel(param.shape) for param in ops.params(self.graph).values() if not param.buffer)
-        flops = sum(self.known[name].cost.flops for name in ops.reads(self.graph))
+        flops = sum(self.known[name].cost.flops for name in ops.reads(self.graph, False))
         nodes = sum(node.op != INPUT for node in self.graph.nodes)
         at = "" if self.batch == 1 else f" at batch {self.batch}"
         return f"{_count(params)} parameters   ·   {_count(flops, 'FLOPs')}{at}   ·   {nodes} nodes"

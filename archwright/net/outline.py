@@ -63,7 +63,7 @@ class _Outliner:
     def __init__(self, graph: Graph, batch: int) -> None:
         self.graph = graph
         self.known = ops.analyse(graph, batch)
-        self.run = ops.reads(graph)  # what no output needs costs nothing
+        self.run = ops.reads(graph, False)  # what no output needs in eval mode costs nothing
         self.position = {node.name: index for index, node in enumerate(graph.nodes)}
         self.path = {node.name: tuple(node.name.split("."))[:-1] for node in graph.nodes}
         self.nodes = list(graph.nodes)

@@ -58,6 +58,8 @@ def to_source(net: Net, path: str | os.PathLike[str]) -> SourceFile:
     Raises `EmitError` if an op has no form in PyTorch source. Both files appear whole or not at all.
     """
     path = File(path)
+    if path.suffix != ".py" or path.is_dir():
+        raise EmitError(f"got {path}, expected the name of a file that ends in .py")
     text = source_text(net)
     weights = path.with_suffix(".safetensors")
     path.parent.mkdir(parents=True, exist_ok=True)

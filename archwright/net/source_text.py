@@ -335,7 +335,7 @@ def class_lines(one: Written) -> list[str]:
     for member in draft.members:
         text = text_of(member.expr, lambda number: next(numbers) or number.text)
         if member.kind == "call":
-            texts.append(f'{member.target}, {text})')
+            texts.append(f"{member.target}, {text})")
         elif member.kind == "super":
             texts.append(text)
         else:

@@ -136,7 +136,8 @@ OPS = (
     ),
     Op(
         "state", _infer_state, _run_state, _BUFFER.attrs, inputs=(0, 0), params=_params_state, axes=_axes_state,
-        onnx=_onnx_state, source=_source_state, doc="A buffer that training changes, as it is when the net starts to run.",
+        onnx=_onnx_state, source=_source_state,
+        doc="A buffer that training changes, as it is when the net starts to run.",
     ),
     Op(
         "update", _infer_after, _run_update, {}, params=_params_update, axes=_axes_update, onnx=_onnx_first,

@@ -33,10 +33,10 @@ LAST = np.iinfo(np.int64).max
 class Writer:
     """Gathers ONNX nodes and constants.
 
-        y = o.node("Conv", [x[0], w["weight"], None], kernel_shape=(3, 3))
-        shape = o.concat_ints(o.dim(x[0], 0), 8, 16)              # [batch, 8, 16], known when the model runs
-        y = o.node("Reshape", [y, shape])
-        first, second = o.node("Split", [y], outputs=2, axis=1, num_outputs=2)
+    y = o.node("Conv", [x[0], w["weight"], None], kernel_shape=(3, 3))
+    shape = o.concat_ints(o.dim(x[0], 0), 8, 16)              # [batch, 8, 16], known when the model runs
+    y = o.node("Reshape", [y, shape])
+    first, second = o.node("Split", [y], outputs=2, axis=1, num_outputs=2)
     """
 
     def __init__(self, taken: Iterable[str] = (), *, outer: Writer | None = None) -> None:

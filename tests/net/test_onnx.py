@@ -96,9 +96,7 @@ def test_refuses_what_has_no_form_and_writes_nothing(tmp_path: Path) -> None:
 def test_says_where_torch_and_onnx_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net = nets.moved(graphs.cnn())
     relu = ops.get("relu")
-    monkeypatch.setattr(
-        emit.ops.registry, "get", lambda name: _lying(relu) if name == "relu" else ops.table()[name]
-    )
+    monkeypatch.setattr(emit.ops.registry, "get", lambda name: _lying(relu) if name == "relu" else ops.table()[name])
     net.graph.derived.clear()
     ops.engine._MEMO.clear()
     try:
@@ -113,3 +111,38 @@ def _lying(op: ops.Op) -> ops.Op:
     import dataclasses
 
     return dataclasses.replace(op, onnx=lambda o, a, x, w, xt, yt: o.node("Sigmoid", x))
+
+
+def test_half_precision_and_bfloat16(tmp_path: Path) -> None:
+    g = edit()
+    x = g.input("x", (None, 8), "float16")
+    assert to_onnx(init(g.finish(g.add("linear", x, out=4))), tmp_path / "half.onnx").difference is not None
+    g = edit()
+    net = init(g.finish(g.add("relu", g.input("x", (None, 8), "bfloat16"))))
+    with pytest.raises(EmitError, match="'x' is bfloat16"):
+        to_onnx(net, tmp_path / "b.onnx")
+    assert to_onnx(net, tmp_path / "b.onnx", check=False).bytes > 0
+
+
+def test_equal_numbers_may_stand_in_any_order(tmp_path: Path) -> None:
+    g = edit()
+    x = g.add("relu", g.input("x", (None, 40)))  # half of them 0
+    _, places = g.add("topk", x, k=30, dim=1)
+    net = init(g.finish(g.add("cumsum", g.add("gather", x, g.add("sort", places, dim=1)[0], dim=1), dim=1)))
+    assert to_onnx(net, tmp_path / "net.onnx").difference < 1e-4
+
+
+def test_complex_values_are_pairs_of_real_ones(tmp_path: Path) -> None:
+    g = edit()
+    x = g.input("x", (None, 6, 10))
+    y = g.add("transpose", g.add("rfft", x), dim0=1, dim1=-1)
+    y = g.add("mul", y, g.add("param", shape=(6, 6), dtype="complex64", init=("ones",), name="filter"))
+    y = g.add("concat", g.add("flip", y, dims=(-1,)), g.add("unsqueeze", g.add("sum", y, dim=(1,)), dim=1), dim=1)
+    net = init(g.finish(y, g.add("abs", y)))
+    model = onnx.load(to_onnx(net, tmp_path / "net.onnx").path)
+    assert [d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim][1:] == [7, 6, 2]
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(EmitError, match="is a folder"):
+        to_onnx(init(graphs.mlp()), tmp_path)

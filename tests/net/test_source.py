@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import itertools
 import sys
+import tempfile
 from pathlib import Path
 from types import ModuleType
 
@@ -104,8 +106,6 @@ def test_one_slot_under_two_ops(tmp_path: Path) -> None:
 
 
 def _same_text(graph: Graph) -> None:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         net = nets.moved(graph)
         same(net, read(to_source(net, Path(folder) / "model.py").path).load())
@@ -118,3 +118,39 @@ def test_refuses_a_weight_that_is_also_a_scope() -> None:
     x = g.add("add", x, g.add("param", shape=(4,), name="p", slot="a"))
     with pytest.raises(EmitError, match="weight 'a'"):
         source_text(g.finish(x))
+
+
+def test_refuses_an_op_without_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    relu = ops.get("relu")
+    table = {**ops.table(), "relu": dataclasses.replace(relu, source=None)}
+    monkeypatch.setattr(ops.registry, "table", lambda: table)
+    ops.engine._MEMO.clear()
+    try:
+        with pytest.raises(EmitError, match=r"no form in PyTorch source for relu at 'stem\.act' and 4 more"):
+            source_text(graphs.cnn())
+    finally:
+        ops.engine._MEMO.clear()
+
+
+def test_wants_a_python_file(tmp_path: Path) -> None:
+    with pytest.raises(EmitError, match=r"ends in \.py"):
+        to_source(nets.moved(graphs.mlp()), tmp_path / "model.safetensors")
+
+
+def test_what_runs_in_one_mode_only(tmp_path: Path) -> None:
+    g = edit()
+    x = g.input("x", (None, 4))
+    noise = g.add("random_like", x, kind="normal", name="block.noise")
+    noisy = g.add("linear", g.add("add", x, noise, name="block.add"), out=4, name="block.fc")
+    plain = g.add("tanh", x, name="plain")
+    y = g.add("by_mode", noisy, plain, name="choice")
+    net = nets.moved(g.finish(g.add("dropout", y, p=0.5)))
+    written = to_source(net, tmp_path / "model.py")
+    assert "if self.training:" in written.path.read_text()
+    same(net, read(written.path).load())
+
+
+def test_inner_numbers_that_differ_are_arguments() -> None:
+    text = source_text(nets.residual(widths=(8, 16), blocks=2))
+    assert "def __init__(self, channels: int) -> None:" in text
+    assert "self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)" in text
