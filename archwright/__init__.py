@@ -34,10 +34,10 @@ _HOME = {
     "batch": "archwright.net.batch",
     "build": "archwright.net.build",
     "capture": "archwright.net.capture",
-    "draw": "archwright.net.draw",
+    "draw": "archwright.exchange.draw",
     "rewrite": "archwright.net.rewrite",
-    "to_onnx": "archwright.net.onnx",
-    "to_source": "archwright.net.source",
+    "to_onnx": "archwright.exchange.onnx",
+    "to_source": "archwright.exchange.source",
     "parts": "archwright.parts",
     "claims": "archwright.flows.claims",
 }
@@ -54,17 +54,17 @@ if TYPE_CHECKING:
     from archwright.core.supernet import Supernet
     from archwright.data.builtin import builtin
     from archwright.data.data import Data, from_arrays
+    from archwright.exchange.draw import draw
+    from archwright.exchange.onnx import to_onnx
+    from archwright.exchange.source import to_source
     from archwright.flows.claims import claims
     from archwright.ir import Graph, Node, Pattern, Type
     from archwright.net.axes import axes
     from archwright.net.batch import batch
     from archwright.net.build import build
     from archwright.net.capture import capture
-    from archwright.net.draw import draw
     from archwright.net.net import Net, init, load
-    from archwright.net.onnx import to_onnx
     from archwright.net.rewrite import rewrite
-    from archwright.net.source import to_source
     from archwright.ops import edit
 
 

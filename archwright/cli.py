@@ -56,7 +56,7 @@ def inspect(
     net = _open(what, allow_opaque)
     cost = net.cost(batch)
     if svg is not None:
-        from archwright.net.draw import draw
+        from archwright.exchange.draw import draw
 
         draw(net, svg, batch=batch)
         typer.echo(f"drawing: {svg}", err=True)

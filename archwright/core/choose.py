@@ -2,7 +2,8 @@
 
 A space is a function `draw(choose, spec) -> Graph`. While it builds, it asks:
 
-    choose.one_of("act", ("relu", "gelu"))            one of some values (None, booleans, numbers, strings)
+    choose.one_of("act", ("relu", "gelu"))            one of some values (None, booleans, numbers, strings); `weights`
+                                                      make some more likely in random draws
     choose.integer("width", 8, 64, step=8)            a whole number within limits, both included
     choose.number("rate", 1e-4, 1e-1, log=True)       a real number
     choose.branch("op", g, x, {"conv3": f, ...})      a piece of graph: f(g, x) -> y
@@ -43,6 +44,7 @@ class Options:
     values  the options of a finite decision, in order
     low, high, log   the limits of a real number; then `values` is empty
     kind    "one_of", "integer", "number", "branch", "repeat"
+    weights   how likely each value is when drawn at random, above 0, in any unit; all alike where it is empty
     """
 
     kind: str
@@ -50,6 +52,7 @@ class Options:
     low: float = 0.0
     high: float = 0.0
     log: bool = False
+    weights: tuple[float, ...] = ()
 
     def __contains__(self, value: object) -> bool:
         if self.kind == "number":
@@ -57,12 +60,21 @@ class Options:
         return any(value == option and type(value) is type(option) for option in self.values)
 
     def sample(self, rng: np.random.Generator) -> Scalar:
-        """A random value: uniform, for numbers on a log scale if they are asked for so."""
+        """A random value: uniform or by weight, for numbers on a log scale if they are asked for so."""
+        if self.weights:
+            return self.values[int(rng.choice(len(self.values), p=np.divide(self.weights, sum(self.weights))))]
         if self.kind != "number":
             return self.values[int(rng.integers(len(self.values)))]
         if self.log:
             return float(np.clip(math.exp(rng.uniform(math.log(self.low), math.log(self.high))), self.low, self.high))
         return float(rng.uniform(self.low, self.high))
+
+    def one_in(self, value: Scalar) -> float:
+        """`sample` gives this value of a finite decision one time in so many: their number, where all are alike."""
+        if not self.weights:
+            return float(len(self.values))
+        place = next(i for i, v in enumerate(self.values) if v == value and type(v) is type(value))
+        return sum(self.weights) / self.weights[place]
 
     def __str__(self) -> str:
         return f"[{self.low}, {self.high}]" if self.kind == "number" else f"{list(self.values)}"
@@ -71,7 +83,7 @@ class Options:
 class Choose(Protocol):
     """What a space may ask. See the head of this file."""
 
-    def one_of(self, name: str, options: Sequence[Scalar]) -> Any: ...
+    def one_of(self, name: str, options: Sequence[Scalar], weights: Sequence[float] = ()) -> Any: ...
     def integer(self, name: str, low: int, high: int, step: int = 1) -> int: ...
     def number(self, name: str, low: float, high: float, log: bool = False) -> float: ...
     def branch(self, name: str, g: Editor, x: str, pieces: Mapping[str, Piece]) -> str: ...
@@ -95,9 +107,11 @@ class Picker:
         """The choices made so far."""
         return Trace(self.taken)
 
-    def one_of(self, name: str, options: Sequence[Scalar]) -> Any:
-        """One of some values."""
-        return self._ask(name, Options("one_of", tuple(options)))
+    def one_of(self, name: str, options: Sequence[Scalar], weights: Sequence[float] = ()) -> Any:
+        """One of some values; `weights` say how likely each is in a random draw, where they are not all alike."""
+        if weights and (len(weights) != len(options) or not all(w > 0 for w in weights)):
+            raise ChoiceError(f"choice '{name}': got weights {list(weights)}, expected {len(options)} above 0")
+        return self._ask(name, Options("one_of", tuple(options), weights=tuple([float(w) for w in weights])))
 
     def integer(self, name: str, low: int, high: int, step: int = 1) -> int:
         """A whole number from low to high, both included, in steps."""
@@ -228,8 +242,9 @@ def count(draw: Draw, spec: Any, limit: int = 1_000_000) -> int:
 def estimate_count(draw: Draw, spec: Any, rng: np.random.Generator, samples: int = 1000) -> tuple[float, float]:
     """An unbiased estimate of the number of traces, and its standard error.
 
-    The mean, over random draws, of the product of the numbers of options met (Knuth, Estimating the Efficiency of
-    Backtrack Programs, 1975). Exact, with error 0, where the decisions do not depend on each other.
+    The mean, over random draws, of one over their probability: the product of the numbers of options met, where all
+    are as likely (Knuth, Estimating the Efficiency of Backtrack Programs, 1975). Exact then, with error 0, where the
+    decisions do not depend on each other.
     """
     products = []
     for _ in range(samples):
@@ -237,6 +252,6 @@ def estimate_count(draw: Draw, spec: Any, rng: np.random.Generator, samples: int
         draw(picker, spec)
         if any(options.kind == "number" for options in picker.asked.values()):
             return math.inf, 0.0
-        products.append(math.prod(float(len(options.values)) for options in picker.asked.values()))
+        products.append(math.prod(options.one_in(picker.taken[n]) for n, options in picker.asked.items()))
     mean = float(np.mean(products))
     return mean, float(np.std(products, ddof=1) / math.sqrt(samples)) if samples > 1 else math.inf

@@ -29,7 +29,7 @@ class Keeper:
     switches: dict[str, dict[str, list[Scalar]]] = field(default_factory=dict)  # choice -> join node -> options
     numbers: dict[str, Options] = field(default_factory=dict)
 
-    def one_of(self, name: str, options: Sequence[Scalar]) -> Any:
+    def one_of(self, name: str, options: Sequence[Scalar], weights: Sequence[float] = ()) -> Any:
         """The greatest number. Other values have no greatest: fix them, or use `branch`."""
         if name not in self.fixed and not all(type(option) in (int, float) for option in options):
             raise ChoiceError(

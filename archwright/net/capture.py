@@ -27,7 +27,7 @@ from archwright.net.capturing.finish import Finished
 from archwright.net.capturing.lower import Constants, Lowering
 from archwright.net.capturing.merge import Merged
 from archwright.net.capturing.program import Program, Ref, Unaligned, align, refs
-from archwright.net.capturing.proof import prove
+from archwright.net.capturing.proof import Differs, prove
 from archwright.net.capturing.rules_layer import NotLiftable
 from archwright.net.capturing.table import known
 from archwright.net.capturing.views import written_leaves
@@ -58,7 +58,7 @@ def capture(
     example: Any,
     kwargs: Mapping[str, Any] | None = None,
     *,
-    train: bool = True,
+    train: bool | None = None,
     batch_dims: Mapping[int, int | None] | None = None,
     prove: bool = True,
     seed: int = 0,
@@ -67,7 +67,8 @@ def capture(
 
     example     the arguments: a tensor, or a tuple of arguments
     kwargs      further arguments by name
-    train       capture train mode too. False: the net is right in eval mode only
+    train       capture train mode too: True demands it, False leaves it out. By default it is left out, with a warning,
+                where the module does in training what a net cannot say (a layer left out at random)
     batch_dims  number of a tensor argument -> which of its dimensions is the batch (None: none). By default dimension 0
                 of every tensor whose first dimension is as long as the first tensor's
     prove       compare net and module on random numbers, in both modes and at another batch size
@@ -91,7 +92,7 @@ def trace(
     example: Any,
     kwargs: Mapping[str, Any] | None = None,
     *,
-    train: bool = True,
+    train: bool | None = None,
     batch_dims: Mapping[int, int | None] | None = None,
     prove: bool = True,
     seed: int = 0,
@@ -110,7 +111,7 @@ class _Capture:
 
     module: nn.Module
     example: Example
-    train: bool
+    train: bool | None
     prove: bool
     seed: int
     notes: list[str] = field(default_factory=list)
@@ -130,7 +131,7 @@ class _Capture:
             found, free = self._at((self.example.batch,)), not self.example.free
             if self.example.free:
                 self.notes.append(f"the net only takes a batch of {self.example.batch}: {why}")
-        return Captured(found, free, self.train, tuple(self.notes))
+        return Captured(found, free, self.train is not False, tuple(self.notes))
 
     def _at(self, batches: Sequence[int]) -> Net:
         self.module.eval()
@@ -154,12 +155,33 @@ class _Capture:
 
     def _lift(self, batches: Sequence[int]) -> Net:
         eval_ = self._programs(False, batches)
-        train = self._programs(True, batches) if self.train else None
+        try:
+            train = None if self.train is False else self._programs(True, batches)
+            before = list(self.notes)
+            return self._net(eval_, train, batches, layout=False)
+        except Differs as error:
+            if not error.train:
+                raise
+            # dropout draws in the order of memory: perhaps that order was changed on the way
+            self.notes = before
+            try:
+                return self._net(eval_, train, batches, layout=True)
+            except CaptureError:
+                raise error from None
+        except CaptureError as error:
+            if self.train is not None:
+                raise
+            found = self._net(eval_, None, batches, layout=False)
+            self.train = False
+            self.notes.append(f"the net is only right in eval mode: {error}")
+            return found
+
+    def _net(self, eval_: list[Program], train: list[Program] | None, batches: Sequence[int], layout: bool) -> Net:
         constants = Constants()
         frozen = _frozen(train[0]) if train is not None else frozenset()
         written = written_leaves(eval_[-1]) | (frozenset() if train is None else written_leaves(train[-1]))
-        low = Lowering(eval_[-1], constants, frozen, written).run()
-        high = None if train is None else Lowering(train[-1], constants, frozen, written).run()
+        low = Lowering(eval_[-1], constants, frozen, written, layout).run()
+        high = None if train is None else Lowering(train[-1], constants, frozen, written, layout).run()
         pairs = _pairs(eval_[-1], None if train is None else train[-1], self.notes)
         state = dict(self.module.named_buffers(remove_duplicate=False))
         state |= dict(self.module.named_parameters(remove_duplicate=False))
@@ -173,10 +195,8 @@ class _Capture:
         if net.opaque_share:
             self.notes.append(_opaque_note(net, low.failures))
         if self.prove:
-            prove(
-                self.module, net, self.example, finished,
-                {False: eval_[0]} | ({} if train is None else {True: train[0]}), pairs, batches, bool(written), self.seed,
-            )  # fmt: skip
+            programs = {False: eval_[0]} | ({} if train is None else {True: train[0]})
+            prove(self.module, net, self.example, finished, programs, pairs, batches, bool(written), self.seed)
         return net
 
     def _programs(self, train: bool, batches: Sequence[int]) -> list[Program]:
@@ -190,8 +210,6 @@ class _Capture:
             except CaptureError as error:
                 if len(batches) > 1 and batch != self.example.batch:
                     raise _Fixed(str(error)) from error
-                if train:
-                    raise CaptureError(f"{error}. Pass train=False to capture eval mode only") from error
                 raise
         return [*made, align(made[0], made[1])] if len(made) == 2 else made
 
@@ -226,14 +244,13 @@ def _pairs(eval_: Program, train: Program | None, notes: list[str]) -> list[tupl
         same = [j for j in free if shapes[1][j] == shape]
         if not same:
             raise CaptureError(
-                f"the module returns {len(first)} tensors in eval mode and {len(second)} in train mode, and none of those "
-                f"has the shape of output {i}: pass train=False to capture eval mode only"
+                f"the module returns {len(first)} tensors in eval mode and {len(second)} in train mode, and none of "
+                f"those has the shape of output {i}"
             )
         free.remove(same[0])
         pairs.append((i, second[same[0]]))
-    notes.append(
-        f"the module returns {len(second)} tensors in train mode and {len(first)} in eval mode: the net returns the latter"
-    )
+    counts = f"{len(second)} tensors in train mode and {len(first)} in eval mode"
+    notes.append(f"the module returns {counts}: the net returns the latter")
     return pairs
 
 
@@ -242,11 +259,12 @@ def _opaque_note(net: Net, failures: Sequence[str]) -> str:
     nodes = [node for node in net.graph.nodes if node.op == "opaque"]
     targets = sorted({str(node.attrs["target"]) for node in nodes})
     why = [f for f in dict.fromkeys(failures) if any(f.startswith(target) for target in targets)]
-    return f"{len(nodes)} of {len(net.graph)} nodes are opaque: {', '.join(targets)}" + (f" ({'; '.join(why)})" if why else "")
+    note = f"{len(nodes)} of {len(net.graph)} nodes are opaque: {', '.join(targets)}"
+    return f"{note} ({'; '.join(why)})" if why else note
 
 
 def _copied(module: nn.Module) -> nn.Module:
-    """A copy to work on, or the module itself where it cannot be copied: what it keeps beside its state may then change."""
+    """A copy to work on, or the module itself where it can't be copied: what it keeps beside its state may change."""
     try:
         return copy.deepcopy(module)
     except Exception:  # a module may refuse to be copied in any way it likes

@@ -241,3 +241,30 @@ def test_a_trial_that_was_enqueued_is_replayed():
     study = optuna.create_study()
     study.enqueue_trial(dict(trace))
     assert space.from_optuna(study.ask())[0] == trace
+
+
+# ---------------------------------------------------------------------------------------------------------- weights
+def weighted(choose, spec):
+    if choose.one_of("stop", (True, False), weights=(1, 4)):
+        return None
+    return choose.one_of("more", ("a", "b", "c"))
+
+
+def test_weights_say_how_often():
+    options = Options("one_of", ("x", "y"), weights=(1.0, 3.0))
+    rng = np.random.default_rng(0)
+    drawn = [options.sample(rng) for _ in range(4000)]
+    assert abs(drawn.count("y") / 4000 - 0.75) < 0.03
+    assert options.one_in("x") == 4 and Options("one_of", ("x", "y", "z")).one_in("x") == 3
+
+
+def test_the_estimated_count_allows_for_weights():
+    mean, error = choose.estimate_count(weighted, None, np.random.default_rng(0), 4000)
+    assert abs(mean - 4) < 4 * error
+    assert len(list(choose.enumerate_traces(weighted, None))) == 4
+
+
+@pytest.mark.parametrize("weights", [(1,), (1, 0), (1, -1), (1, 2, 3)])
+def test_wrong_weights_are_an_error(weights):
+    with pytest.raises(ChoiceError, match="weights"):
+        choose.Picker(choose.at_random(np.random.default_rng(0))).one_of("w", ("x", "y"), weights=weights)

@@ -87,9 +87,9 @@ def check(
             case.resize()
     if vmap:
         case.vmap(rtol, atol)
-    if onnx and case.f.op.onnx is not None and _exists("archwright.net.onnx"):
+    if onnx and case.f.op.onnx is not None and _exists("archwright.exchange.onnx"):
         case.onnx(max(rtol, 1e-4), max(atol, 1e-5))
-    if source and case.f.op.source is not None and _exists("archwright.net.source"):
+    if source and case.f.op.source is not None and _exists("archwright.exchange.source"):
         case.source(rtol, atol)
 
 
@@ -423,7 +423,7 @@ class _Case:
         import onnx
         import onnxruntime
 
-        from archwright.net.onnx import onnx_model
+        from archwright.exchange.onnx import onnx_model
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -446,7 +446,7 @@ class _Case:
             raise AssertionError(f"{self.title}: ONNX: {type(error).__name__}: {error}") from error
 
     def source(self, rtol: float, atol: float) -> None:
-        from archwright.net.source import source_text
+        from archwright.exchange.source import source_text
 
         text = source_text(self.net())
         imported = [line for line in text.splitlines() if "import" in line and "archwright" in line]

@@ -117,8 +117,8 @@ def test_bernoulli():
 def test_onnx_draws_from_the_same_distribution(op, attrs, tmp_path):
     import onnxruntime
 
+    from archwright.exchange.onnx import to_onnx
     from archwright.net.net import Net
-    from archwright.net.onnx import to_onnx
     from tests.ops.harness import one_node
 
     x = torch.full((20, 500), 0.5)

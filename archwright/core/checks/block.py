@@ -25,12 +25,12 @@ from archwright.core import registry
 from archwright.core.checks import common
 from archwright.core.checks.common import Call, Calls, Checks
 from archwright.core.part import Part
+from archwright.exchange.onnx import to_onnx
 from archwright.ir import INPUT, Graph, output, rename
 from archwright.net.axes import axes
 from archwright.net.batch import batch
 from archwright.net.build import build
 from archwright.net.net import Net, init, load
-from archwright.net.onnx import to_onnx
 
 MINIMUM = 70
 KEYS = frozenset(("inputs", "hp", "vary", "onnx", "batched", "no_gradient"))

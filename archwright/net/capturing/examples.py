@@ -83,13 +83,16 @@ class Example:
         return pytree.tree_unflatten(leaves, self.spec)  # type: ignore[no-any-return]
 
 
-def example_of(module: nn.Module, example: Any, kwargs: dict[str, Any], batch_dims: Mapping[int, int | None] | None) -> Example:
+def example_of(
+    module: nn.Module, example: Any, kwargs: dict[str, Any], batch_dims: Mapping[int, int | None] | None
+) -> Example:
     """The arguments as an `Example`. Raises `CaptureError` if there is no tensor, or no such dimension."""
     args = tuple(example) if isinstance(example, (tuple, list)) else (example,)
     leaves, spec = pytree.tree_flatten((args, kwargs))
     tensors = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
     if not tensors:
-        raise CaptureError(f"the example of {type(module).__name__} holds no tensor: expected a tensor or a tuple of them")
+        name = type(module).__name__
+        raise CaptureError(f"the example of {name} holds no tensor: expected a tensor or a tuple of arguments")
     dims: list[int | None] = [None] * len(leaves)
     ranked = [i for i in tensors if leaves[i].dim() > 0]
     if batch_dims is None:
@@ -101,7 +104,8 @@ def example_of(module: nn.Module, example: Any, kwargs: dict[str, Any], batch_di
         for number, dim in batch_dims.items():
             if not 0 <= number < len(tensors) or (dim is not None and not 0 <= dim < leaves[tensors[number]].dim()):
                 raise CaptureError(
-                    f"batch_dims has {number}: {dim}, expected the number of one of {len(tensors)} tensors and one of its dimensions"
+                    f"batch_dims has {number}: {dim}, expected the number of one of {len(tensors)} tensors, "
+                    "and one of its dimensions"
                 )
             dims[tensors[number]] = dim
     found = {leaves[i].shape[dim] for i, dim in enumerate(dims) if dim is not None}

@@ -17,6 +17,7 @@ import operator
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -25,10 +26,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export.graph_signature import InputKind
-from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 
 from archwright.errors import CaptureError
 from archwright.net.capturing.program import Call, Leaf, Meta, Program, Ref
+from archwright.net.capturing.watch import Watch
 
 # ------------------------------------------------------------------------------------------------ multihead attention
 _LIBRARY = torch.library.Library("archwright", "DEF")
@@ -123,36 +125,6 @@ def slow_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-class _State(TorchFunctionMode):
-    """What torch.export does not follow by itself: reading and setting `.data`, and asking a buffer for its number.
-
-    A buffer that is asked (a flag such as "initialised") gives the number that it holds now.
-    """
-
-    _ASKS = {"item": None, "__bool__": bool, "__int__": int, "__float__": float, "__index__": int}
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-        # as plain numbers: under export's own modes every tensor would be a symbol
-        self.held = {name: buffer.item() for name, buffer in module.named_buffers() if buffer.numel() == 1}
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        name = getattr(func, "__name__", "")
-        if name == "__get__" and func == torch.Tensor.data.__get__:  # type: ignore[attr-defined]
-            return args[0].detach()
-        if name == "__set__" and func == torch.Tensor.data.__set__:  # type: ignore[attr-defined]
-            with torch.no_grad():
-                args[0].copy_(args[1])
-            return None
-        if name in self._ASKS and isinstance(args[0], Tensor):
-            for path, buffer in self.module.named_buffers():
-                if buffer is args[0] and path in self.held:
-                    kind = self._ASKS[name]
-                    return self.held[path] if kind is None else kind(self.held[path])
-        return func(*args, **(kwargs or {}))
-
-
 def _stay(self: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
     """Stands in for nn.Module.to: weights cannot be moved while they are looked at."""
     return self
@@ -195,7 +167,7 @@ def export(
     """
     with _exporting(lift):
         try:
-            with _State(module):
+            with Watch(module):
                 exported = torch.export.export(module, tuple(args), dict(kwargs), strict=False)
             return _Reader(module, exported, batch, known).program
         except CaptureError:
@@ -241,6 +213,16 @@ def called_at(trace: str) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------------ reading
+_SYMBOLS = (torch.SymInt, torch.SymFloat, torch.SymBool)
+
+
+@dataclass(frozen=True)
+class _Unknown:
+    """A number that is only known when the module runs. It may go into assertions, which are left out, but no further."""
+
+    op: str
+
+
 class _Reader:
     """Reads an exported program's graph into a `Program`."""
 
@@ -321,11 +303,18 @@ class _Reader:
             return source[index] if isinstance(source, list) else Ref(source.id, index)
         if isinstance(op, torch._ops.HigherOrderOperator):
             return self._region(str(op), args)
+        unknown = next((v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, _Unknown)), None)
         if not isinstance(op, torch._ops.OpOverload):
+            if unknown is not None or isinstance(node.meta.get("val"), _SYMBOLS):
+                return unknown or _Unknown(str(op))
             raise self._unable(f"it computes with {op} on what is only known when it runs")
         if op.name().partition("::")[2].startswith(("_assert", "sym_constrain_range", "_guards_fn")):
             return None
+        if unknown is not None:
+            raise self._unable(f"what it does next depends on the numbers in a tensor (through {unknown.op})")
         value = node.meta.get("val")
+        if isinstance(value, _SYMBOLS):
+            return _Unknown(str(op))
         made = self._decompose(op, node) if not self.known(op) else None
         if made is not None:
             return self._inline(made, args, kwargs)
@@ -339,7 +328,7 @@ class _Reader:
         elif value is None:
             out = None
         else:
-            raise self._unable(f"what it does next depends on the numbers in a tensor ({op} makes a {type(value).__name__})")
+            raise self._unable(f"{op} makes a {type(value).__name__}, which cannot be captured")
         id = len(self.program.leaves) + len(self.program.calls)
         self.program.calls[id] = Call(id, op, tuple(args), kwargs, out, *self.scope)
         if isinstance(out, tuple):
@@ -375,7 +364,7 @@ class _Reader:
         return decompose(op, *_values(node))
 
     def _inline(self, made: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        tensors = [v for v in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(v, Ref)]
+        tensors = [v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, Ref)]
         places = [node for node in made.graph.nodes if node.op == "placeholder"]
         return self._run(made, made.graph, dict(zip(places, tensors, strict=True)))
 
@@ -409,14 +398,14 @@ def decompose(op: Any, args: Any, kwargs: Any) -> Any:
         run = table[op]
     else:
         return None
-    flat, spec = torch.utils._pytree.tree_flatten((args, kwargs))
+    flat, spec = pytree.tree_flatten((args, kwargs))
     places = [i for i, value in enumerate(flat) if isinstance(value, Tensor)]
 
     def call(*tensors: Tensor) -> Any:
         values = list(flat)
         for place, tensor in zip(places, tensors, strict=True):
             values[place] = tensor
-        inner, named = torch.utils._pytree.tree_unflatten(values, spec)
+        inner, named = pytree.tree_unflatten(values, spec)
         return run(*inner, **named)
 
     try:

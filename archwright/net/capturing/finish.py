@@ -11,12 +11,14 @@ from torch import Tensor
 
 from archwright import ops
 from archwright.errors import CaptureError
-from archwright.ir import Attrs, Graph, Node, alive, output, owner
+from archwright.ir import Graph, Node, alive, output, owner
 from archwright.net.capturing.lower import Constants, Draft
 from archwright.net.capturing.merge import SOURCES, Merged
 from archwright.net.capturing.tidy import tidy
 
-_OPERANDS = frozenset(("conv", "conv_transpose", "linear", "embedding", "layer_norm", "rms_norm", "group_norm", "prelu"))
+_OPERANDS = frozenset(
+    ("conv", "conv_transpose", "linear", "embedding", "layer_norm", "rms_norm", "group_norm", "prelu")
+)
 """Ops that take their weights as inputs, too."""
 
 
@@ -150,7 +152,7 @@ class Finished:
             names[d.name] = name
 
         # slots first, so that a node that uses one can have its name
-        slots = {slot for slot in self.slots.values()}
+        slots = set(self.slots.values())
         constants = 0
         for d in self.drafts:
             slot = self.slots.get(d.name)

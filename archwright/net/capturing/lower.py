@@ -87,6 +87,7 @@ class Lowering:
 
     frozen   names of running statistics that stand still in train mode (a normalisation kept in eval mode)
     written  names of weights that some mode writes into
+    layout   keep calls that only change the order of numbers in memory
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Lowering:
         constants: Constants,
         frozen: frozenset[str] = frozenset(),
         written: frozenset[str] = frozenset(),
+        layout: bool = False,
     ) -> None:
         self.program = program
         self.train = program.train
@@ -102,6 +104,7 @@ class Lowering:
         self.constants = constants
         self.frozen = frozen
         self.written = written
+        self.layout = layout
         self.drafts: list[Draft] = []
         self.types: dict[str, tuple[Type, ...]] = {}
         self.env: dict[Ref, Value] = {}
@@ -112,7 +115,7 @@ class Lowering:
         self._call: Call | None = None
         self._count = 0
         self.failures: list[str] = []
-        self.tracked = self._tracked()
+        self.tracked = views.tracked(program)
         self.outputs: list[Any] = []
         self.updates: dict[str, str] = {}
 
@@ -132,17 +135,6 @@ class Lowering:
         return self
 
     # ---------------------------------------------------------------------------------------------------- leaves
-    def _tracked(self) -> frozenset[str]:
-        """Names of the running statistics and counters that normalisations look after themselves."""
-        found = set()
-        for call in self.program.calls.values():
-            if call.name in ("batch_norm", "instance_norm"):
-                for ref in refs(list(call.args[3:5])):
-                    leaf = self.program.leaves.get(ref.id)
-                    if leaf is not None and leaf.kind == "buffer":
-                        found |= {leaf.name, f"{leaf.name.rpartition('.')[0]}.num_batches_tracked".lstrip(".")}
-        return frozenset(found)
-
     def _leaf(self, leaf: Leaf) -> Value:
         if leaf.kind == "input":
             shape = tuple([None if isinstance(n, Size) else n for n in leaf.meta.shape])

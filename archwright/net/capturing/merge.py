@@ -116,7 +116,7 @@ class Merged:
         if any(self._type(train, index) != made[0] for index, made in enumerate(types)):
             raise CaptureError(
                 f"a value in '{self.by_name[train.partition(':')[0]].scope}' has another shape or dtype in train mode "
-                f"({self._type(train, 0)}) than in eval mode ({types[0][0]}): pass train=False to capture eval mode only"
+                f"({self._type(train, 0)}) than in eval mode ({types[0][0]})"
             )
         near = self.by_name[train.partition(":")[0]]
         return self._append(Draft(self._fresh(), "by_mode", (train, eval_), Attrs(), types, scope=near.scope))

@@ -23,6 +23,15 @@ from archwright.net.capturing.finish import Finished
 from archwright.net.capturing.program import Program, Ref, interpret
 from archwright.net.net import Net
 
+
+class Differs(CaptureError):
+    """Net and module part. `train` says in which mode."""
+
+    def __init__(self, message: str, train: bool) -> None:
+        super().__init__(message)
+        self.train = train
+
+
 _CLOSE = {torch.float64: 1e-8, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2, torch.complex64: 1e-4}
 """Greatest difference allowed, relative to the greatest number."""
 
@@ -78,8 +87,10 @@ def prove(
                 mode = "train" if train else "eval"
                 inputs = _arguments(copy.deepcopy(original), example, program.batches[0], train, seed)
                 place = _locate(net, example.tensors(inputs), finished, program, train, seed)
-                raise CaptureError(
-                    f"the net does not compute what {type(module).__name__} does in {mode} mode at batch {batch}: {why}; {place}"
+                raise Differs(
+                    f"the net does not compute what {type(module).__name__} does in {mode} mode at batch {batch}: "
+                    f"{why}; {place}",
+                    train,
                 )
 
 
@@ -93,7 +104,9 @@ def _arguments(module: nn.Module, example: Example, batch: int, train: bool, see
     return leaves
 
 
-def _run(module: nn.Module, example: Example, leaves: list[Any], train: bool, seed: int) -> tuple[list[Any], dict[str, Tensor]]:
+def _run(
+    module: nn.Module, example: Example, leaves: list[Any], train: bool, seed: int
+) -> tuple[list[Any], dict[str, Tensor]]:
     """The module's flat outputs, and its buffers afterwards; the module's own are put back."""
     before = {name: buffer.detach().clone() for name, buffer in module.named_buffers()}
     module.train(train)

@@ -180,7 +180,7 @@ def _batch_norm(c, call, a):
     mean, momentum = a["running_mean"], a["momentum"]
     if mean is not None and not isinstance(mean, Weight):
         raise Unfit("running statistics that are computed")
-    still = mean is not None and (mean.name in c.frozen or not a["training"] and c.train)
+    still = mean is not None and (mean.name in c.frozen or (c.train and not a["training"]))
     if still or (a["training"] and mean is not None and not c.train):
         return _affine(c, a, 1) if still else _fresh(c, a, "batch_norm")
     if mean is None:
@@ -324,8 +324,8 @@ def _max_pool(c, call, a):
 def _max_pool_with_indices(c, call, a):
     places = c.is_read(call, 1)
     made = c.emit(
-        "max_pool_indices" if places else "max_pool", a["self"], kernel=static(a["kernel_size"]), padding=static(a["padding"]),
-        dilation=static(a["dilation"]), ceil=a["ceil_mode"], **_stride(a),
+        "max_pool_indices" if places else "max_pool", a["self"], kernel=static(a["kernel_size"]),
+        padding=static(a["padding"]), dilation=static(a["dilation"]), ceil=a["ceil_mode"], **_stride(a),
     )  # fmt: skip
     return made if places else (made, None)
 

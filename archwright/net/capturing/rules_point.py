@@ -12,11 +12,12 @@ from archwright.net.capturing.table import Unfit, attrs_of, rule
 from archwright.net.capturing.values import Known, Made, Value, constant, dtype_name, filled, scalar, stretched
 
 # ------------------------------------------------------------------------------------------------------------- unary
-_SAME = (
-    "relu relu6 sigmoid tanh silu mish selu log_sigmoid hardsigmoid hardswish abs neg exp expm1 exp2 log log2 log1p "
-    "sqrt rsqrt square reciprocal sin cos tan asin acos atan sinh cosh erf floor ceil trunc sign logical_not "
-    "bitwise_not isnan isinf angle real imag"
-).split()
+_SAME = [
+    "relu", "relu6", "sigmoid", "tanh", "silu", "mish", "selu", "log_sigmoid", "hardsigmoid", "hardswish", "abs",
+    "neg", "exp", "expm1", "exp2", "log", "log2", "log1p", "sqrt", "rsqrt", "square", "reciprocal", "sin", "cos",
+    "tan", "asin", "acos", "atan", "sinh", "cosh", "erf", "floor", "ceil", "trunc", "sign", "logical_not",
+    "bitwise_not", "isnan", "isinf", "angle", "real", "imag",
+]
 _RENAMED = {
     "negative": "neg", "absolute": "abs", "arcsin": "asin", "arccos": "acos", "arctan": "atan", "special_erf": "erf",
     "special_expit": "sigmoid", "sgn": "sign", "fix": "trunc", "special_expm1": "expm1", "special_exp2": "exp2",
@@ -306,11 +307,18 @@ def _polar(c, call, a):
 
 # ---------------------------------------------------------------------------------------------------- same or filled
 @rule(
-    "contiguous", "clone", "alias", "lift_fresh", "lift_fresh_copy", "lift", "positive", "resolve_conj", "resolve_neg",
+    "alias", "lift_fresh", "lift_fresh_copy", "lift", "positive", "resolve_conj", "resolve_neg",
     "requires_grad", "view_copy", "_reshape_alias_copy", "pin_memory",
 )  # fmt: skip
 def _same(c, call, a):
     return a["self"]
+
+
+@rule("contiguous", "clone")
+def _contiguous(c, call, a):
+    x = a["self"]
+    ordered = call.name == "contiguous" or a["memory_format"] is torch.contiguous_format
+    return c.emit("contiguous", x) if c.layout and ordered and not isinstance(x, Known) else x
 
 
 @rule("detach")

@@ -47,7 +47,8 @@ def _correction(a: dict[str, Any]) -> float:
 
 @rule("var", "std")
 def _var(c, call, a):
-    return c.emit(call.name, a["self"], dim=dims_of(a.get("dim")), correction=_correction(a), keepdim=a.get("keepdim", False))
+    keepdim = a.get("keepdim", False)
+    return c.emit(call.name, a["self"], dim=dims_of(a.get("dim")), correction=_correction(a), keepdim=keepdim)
 
 
 @rule("var_mean", "std_mean")
@@ -62,7 +63,8 @@ def _norm(c, call, a):
     p = a["ord"] if "ord" in a else a["p"]
     if isinstance(p, str):
         raise Unfit("a matrix norm")
-    return c.emit("norm", _typed(c, a), p=2.0 if p is None else p, dim=dims_of(a.get("dim")), keepdim=a.get("keepdim", False))
+    keepdim = a.get("keepdim", False)
+    return c.emit("norm", _typed(c, a), p=2.0 if p is None else p, dim=dims_of(a.get("dim")), keepdim=keepdim)
 
 
 @rule("count_nonzero")
@@ -94,8 +96,7 @@ def _matmul(c, call, a):
 
 @rule("einsum")
 def _einsum(c, call, a):
-    if a.get("path"):
-        raise Unfit("with a path")
+    # the path only says in which order to multiply
     return c.emit("einsum", *a["tensors"], equation=a["equation"].replace(" ", ""))
 
 

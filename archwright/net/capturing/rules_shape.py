@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
+
 from archwright.net.capturing.program import Size
 from archwright.net.capturing.table import Unfit, rule
 from archwright.net.capturing.values import Known, Value, constant
@@ -14,7 +16,7 @@ _FAR = 1 << 40
 
 
 # ---------------------------------------------------------------------------------------------------------- reshapes
-@rule("view", "reshape", "_unsafe_view", "view_as", "reshape_as", "flatten", "unflatten", "ravel", "_reshape_alias", "squeeze_copy")
+@rule("view", "reshape", "_unsafe_view", "view_as", "reshape_as", "flatten", "unflatten", "ravel", "_reshape_alias")
 def _reshape(c, call, a):
     x, shape = a["self"], call.out.shape
     if a.get("dtype") is not None:
@@ -222,7 +224,8 @@ def _slice(c, call, a):
 @rule("narrow")
 def _narrow(c, call, a):
     start = scalar_int(a["start"])
-    return _slice(c, call, {"self": a["self"], "dim": a["dim"], "start": start, "end": _end(start, a["length"]), "step": 1})
+    end = _end(start, a["length"])
+    return _slice(c, call, {"self": a["self"], "dim": a["dim"], "start": start, "end": end, "step": 1})
 
 
 def _end(start: int, length: Any) -> Any:
@@ -308,10 +311,9 @@ def _diag_embed(c, call, a):
         raise Unfit("another diagonal")
     if call.name == "diag" and rank == 2:
         return c.emit("diagonal", x, offset=0, dim1=0, dim2=1)
-    import torch
-
     n = x.meta.shape[-1]
-    return c.emit("mul", c.emit("unsqueeze", x, dim=rank - 1), constant(torch.eye(n, dtype=getattr(torch, x.meta.dtype))))
+    eye = constant(torch.eye(n, dtype=getattr(torch, x.meta.dtype)))
+    return c.emit("mul", c.emit("unsqueeze", x, dim=rank - 1), eye)
 
 
 # -------------------------------------------------------------------------------------------------------------- images

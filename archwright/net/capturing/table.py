@@ -12,10 +12,13 @@ from typing import Any
 RULES: dict[str, Callable[..., Any]] = {}
 
 CREATED = frozenset(
-    "arange empty empty_like empty_strided eye full full_like linspace logspace new_empty new_full new_ones new_zeros "
-    "ones ones_like scalar_tensor tril_indices triu_indices zeros zeros_like hann_window hamming_window "
-    "blackman_window bartlett_window kaiser_window randint randint_like randperm multinomial exponential geometric "
-    "log_normal cauchy meshgrid".split()
+    [
+    "arange", "empty", "empty_like", "empty_strided", "eye", "full", "full_like", "linspace", "logspace",
+    "new_empty", "new_full", "new_ones", "new_zeros", "ones", "ones_like", "scalar_tensor", "tril_indices",
+    "triu_indices", "zeros", "zeros_like", "hann_window", "hamming_window", "blackman_window", "bartlett_window",
+    "kaiser_window", "randint", "randint_like", "randperm", "multinomial", "exponential", "geometric", "log_normal",
+    "cauchy", "meshgrid",
+]
 )
 """Operators without a rule that are nevertheless kept whole: constants, and random numbers."""
 

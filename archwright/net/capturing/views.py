@@ -31,7 +31,19 @@ def written_leaves(program: Program) -> frozenset[str]:
     """Names of the weights whose memory is written into, directly or through views."""
     storages = {program.meta(ref).storage for call in program.calls.values() for ref in written(call)}
     leaves = [leaf for leaf in program.leaves.values() if leaf.kind in ("param", "buffer")]
-    return frozenset([leaf.name for leaf in leaves if leaf.meta.storage in storages])
+    return frozenset([leaf.name for leaf in leaves if leaf.meta.storage in storages]) - tracked(program)
+
+
+def tracked(program: Program) -> frozenset[str]:
+    """Names of the running statistics and counters that normalisations look after themselves."""
+    found = set()
+    for call in program.calls.values():
+        if call.name in ("batch_norm", "instance_norm"):
+            for ref in refs(list(call.args[3:5])):
+                leaf = program.leaves.get(ref.id)
+                if leaf is not None and leaf.kind == "buffer":
+                    found |= {leaf.name, f"{leaf.name.rpartition('.')[0]}.num_batches_tracked".lstrip(".")}
+    return frozenset(found)
 
 
 @dataclass(eq=False)
@@ -132,6 +144,13 @@ class Memory:
 
 
 # ------------------------------------------------------------------------------------------------------------ unview
+_SAME = frozenset(
+    ("alias", "detach", "clone", "contiguous", "to", "dropout", "expand_as", "type_as", "lift_fresh", "lift_fresh_copy",
+     "positive")
+)  # fmt: skip
+"""Operators that may return the very tensor that they are given."""
+
+
 def unview(c: Lowering, cell: Cell, whole: Value, part: Value) -> Value:
     """The whole with one view of it replaced. Raises `CaptureError` for views that cannot be written into."""
     call, ref = cell.call, cell.ref
@@ -139,9 +158,8 @@ def unview(c: Lowering, cell: Cell, whole: Value, part: Value) -> Value:
     a = bind(call)
     name, shape = plain_name(call.op), whole.meta.shape
     rank = len(shape)
-    if name in ("alias", "detach", "clone", "contiguous", "to", "dropout", "expand_as", "type_as", "lift_fresh", "positive"):
-        if whole.meta.shape == part.meta.shape:
-            return part
+    if name in _SAME and whole.meta.shape == part.meta.shape:
+        return part
     if name in ("view", "reshape", "flatten", "unflatten", "_unsafe_view", "squeeze", "unsqueeze", "view_as", "ravel"):
         return _call(c, "reshape", call, whole.meta, self=part, shape=list(shape))
     if name in ("expand", "broadcast_to") and whole.meta.shape == part.meta.shape:
@@ -178,7 +196,8 @@ def _call(c: Lowering, name: str, call: Call, meta: Meta | None, **a: Any) -> Va
         if name in ("permute", "transpose"):
             assert meta is not None
             tensor = part.tensor
-            return Known(tensor.permute(a["dims"]) if name == "permute" else tensor.transpose(a["dim0"], a["dim1"]), meta)
+            moved = tensor.permute(a["dims"]) if name == "permute" else tensor.transpose(a["dim0"], a["dim1"])
+            return Known(moved, meta)
     if name == "reshape":
         return c.reshape(part, a["shape"])
     return c.emit(name, part, **a)  # type: ignore[no-any-return]

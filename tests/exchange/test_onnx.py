@@ -12,9 +12,9 @@ import torch
 
 from archwright import edit, ops
 from archwright.errors import EmitError
-from archwright.net import onnx as emit
+from archwright.exchange import onnx as emit
+from archwright.exchange.onnx import onnx_model, to_onnx
 from archwright.net.net import Net, example, init
-from archwright.net.onnx import onnx_model, to_onnx
 from tests.net import graphs, nets
 
 NETS = {**graphs.ALL, **nets.ALL}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from archwright.net.source_plan import Path
+from archwright.exchange.source.plan import Path
 from archwright.ops.base import Param
 
 WIDTH = 120

@@ -16,9 +16,9 @@ from torch import nn
 
 from archwright import edit, ops
 from archwright.errors import EmitError
+from archwright.exchange.source import source_text, to_source
 from archwright.ir import Graph
 from archwright.net.net import Net, example
-from archwright.net.source import source_text, to_source
 from tests.net import graphs, nets
 
 NETS = {**graphs.ALL, **nets.ALL}

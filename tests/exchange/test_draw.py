@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from archwright import draw, edit
+from archwright.exchange.layout import layout, spread
+from archwright.exchange.outline import outline
 from archwright.ir import Graph
-from archwright.net.layout import layout, spread
 from archwright.net.net import init
-from archwright.net.outline import outline
 from tests.net import graphs, nets
 
 NETS = {**graphs.ALL, **nets.ALL}

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from archwright import ops
 from archwright.errors import EmitError
+from archwright.exchange.layout import layout
+from archwright.exchange.outline import Box, Cluster, Outline, outline
 from archwright.ir import INPUT, Graph, Node
-from archwright.net.layout import layout
 from archwright.net.net import Net
-from archwright.net.outline import Box, Cluster, Outline, outline
 
 _MOST_BOXES = 60
 _MARGIN = 28

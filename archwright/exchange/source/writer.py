@@ -18,11 +18,9 @@ from torch import nn
 
 from archwright import ops
 from archwright.errors import EmitError
-from archwright.ir import INPUT, Graph, Node, owner
-from archwright.net.net import Net
-from archwright.net.source_forward import RESERVED, Forward, identifier, letters
-from archwright.net.source_plan import Leaf, Path, Plan, Planner, split
-from archwright.net.source_text import (
+from archwright.exchange.source.forward import RESERVED, Forward, identifier, letters
+from archwright.exchange.source.plan import Leaf, Path, Plan, Planner, split
+from archwright.exchange.source.text import (
     MODULE_NAMES,
     Box,
     Draft,
@@ -39,6 +37,8 @@ from archwright.net.source_text import (
     tensor_line,
     write_classes,
 )
+from archwright.ir import INPUT, Graph, Node, owner
+from archwright.net.net import Net
 from archwright.ops.base import Source
 
 

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from archwright import ops
+from archwright.exchange.source.plan import Plan, split
+from archwright.exchange.source.text import first_free
 from archwright.ir import Node
-from archwright.net.source_plan import Plan, split
-from archwright.net.source_text import first_free
 
 if TYPE_CHECKING:
-    from archwright.net.source import SourceWriter
+    from archwright.exchange.source.writer import SourceWriter
 
 
 class Forward:
