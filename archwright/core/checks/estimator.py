@@ -59,7 +59,16 @@ def calls(part: Part) -> Calls:
             kw = {"trace": _bench_net(0)[1], **kw}
         return entry(*args, **{**state, **kw})
 
-    return {"score": Call(entry, make, common.hp(part), run, clock="clock" in part.needs)}
+    return {"score": Call(entry, make, _hp(part), run, clock="clock" in part.needs)}
+
+
+def _hp(part: Part) -> dict[str, Any]:
+    """The example's keywords for `score`: all but those that only `fit` takes."""
+    fit, hp = common.own(part, "fit"), common.hp(part)
+    if fit is None:
+        return hp
+    known, learns = inspect.signature(registry.entry(part)).parameters, inspect.signature(fit).parameters
+    return {key: value for key, value in hp.items() if key in known or key not in learns}
 
 
 def check(part: Part) -> int:
@@ -121,7 +130,7 @@ def _ranks(c: Checks, part: Part) -> None:
         for index in chosen:
             net, trace = _bench_net(index)
             more = {"trace": trace} if "trace" in known else {}
-            score = entry(net, data, **{"seed": 0, **common.hp(part), **state, **more})
+            score = entry(net, data, **{"seed": 0, **_hp(part), **state, **more})
             c.that(math.isfinite(score.value), f"the score of net {index} of the stored bench is {score.value}")
             wanted.append(bench.target(bench.stored()[index], target))
             found.append(score.value if score.direction == "min" else -score.value)
