@@ -17,7 +17,7 @@ import operator
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -218,7 +218,7 @@ _SYMBOLS = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
 @dataclass(frozen=True)
 class _Unknown:
-    """A number that is only known when the module runs. It may go into assertions, which are left out, but no further."""
+    """A number that is only known when the module runs. It may go into assertions, which are left out, no further."""
 
     op: str
 
@@ -323,6 +323,9 @@ class _Reader:
     def _add(self, op: Any, args: list[Any], kwargs: dict[str, Any], value: Any) -> Any:
         if isinstance(value, Tensor):
             out: Any = self._meta(value)
+            if op._schema.name.endswith("dropout") and args[2] is False:
+                # the very tensor that it is given, although the export has a new one
+                out = replace(out, storage=self.program.meta(args[0]).storage)
         elif isinstance(value, (list, tuple)):
             out = tuple([self._meta(v) if isinstance(v, Tensor) else None for v in value])
         elif value is None:
@@ -384,7 +387,8 @@ class _Reader:
 
 def _values(node: Any) -> tuple[Any, Any]:
     """A node's arguments with the (fake) tensors that stand there."""
-    return torch.fx.map_arg((list(node.args), dict(node.kwargs)), lambda n: n.meta.get("val"))  # type: ignore[return-value]
+    found: Any = torch.fx.map_arg((list(node.args), dict(node.kwargs)), lambda n: n.meta.get("val"))
+    return found
 
 
 def decompose(op: Any, args: Any, kwargs: Any) -> Any:

@@ -7,7 +7,7 @@ rounding usually makes, both are run in float64: deep nets in train mode can blo
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,12 +25,18 @@ from archwright.net.net import Net
 
 
 class Differs(CaptureError):
-    """Net and module part. `train` says in which mode."""
+    """Net and module part. `train` says in which mode, `node` whether at a node of the net.
 
-    def __init__(self, message: str, train: bool) -> None:
+    Where the export itself parts from the module, the module draws random numbers outside of torch, or looks whether it
+    is exported.
+    """
+
+    def __init__(self, message: str, train: bool, node: bool) -> None:
         super().__init__(message)
-        self.train = train
+        self.train, self.node = train, node
 
+
+_NO_PLACE = "no node differs from the export, so the export differs from the module"
 
 _CLOSE = {torch.float64: 1e-8, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2, torch.complex64: 1e-4}
 """Greatest difference allowed, relative to the greatest number."""
@@ -75,38 +81,45 @@ def prove(
 
     stateful  the module changes more than the statistics of its normalisations: each run takes a copy of it
     """
-    original = module
     sizes = [batches[0], max(batches) + 1] if len(batches) > 1 else list(batches)
+
+    def fresh() -> nn.Module:
+        return copy.deepcopy(module) if stateful else module
+
     for train, program in programs.items():
         for batch in sizes if not train else sizes[-1:]:
-            module = copy.deepcopy(original) if stateful else original
-            leaves = _arguments(module, example, batch, train, seed)
-            module = copy.deepcopy(original) if stateful else original
-            why = _compare(module, net, example, leaves, train, pairs, seed)
-            if why and not _wide(original, net, example, leaves, train, pairs, seed):
+            leaves, wanted = _wanted(fresh, example, batch, train, seed)
+            why = _compare(net, example, leaves, wanted, train, pairs, seed)
+            if why and not _wide(module, net, example, leaves, train, pairs, seed):
                 mode = "train" if train else "eval"
-                inputs = _arguments(copy.deepcopy(original), example, program.batches[0], train, seed)
+                inputs, _ = _wanted(fresh, example, program.batches[0], train, seed)
                 place = _locate(net, example.tensors(inputs), finished, program, train, seed)
                 raise Differs(
                     f"the net does not compute what {type(module).__name__} does in {mode} mode at batch {batch}: "
                     f"{why}; {place}",
                     train,
+                    place != _NO_PLACE,
                 )
 
 
-def _arguments(module: nn.Module, example: Example, batch: int, train: bool, seed: int) -> list[Any]:
-    """Random arguments; rows of the example where the module fails on random ones, as with ids held as floats."""
+Result = tuple[list[Any], dict[str, Tensor]]
+"""What a module returns, flattened, and its buffers afterwards."""
+
+
+def _wanted(
+    fresh: Callable[[], nn.Module], example: Example, batch: int, train: bool, seed: int
+) -> tuple[list[Any], Result]:
+    """Random arguments and what the module makes of them; rows of the example where the module fails on random ones, as
+    with ids held as floats."""
     leaves = example.random(batch, torch.Generator().manual_seed(seed))
     try:
-        _run(module, example, leaves, train, seed)
+        return leaves, _run(fresh(), example, leaves, train, seed)
     except Exception:  # whatever the module raises
-        return example.rows(batch)
-    return leaves
+        leaves = example.rows(batch)
+        return leaves, _run(fresh(), example, leaves, train, seed)
 
 
-def _run(
-    module: nn.Module, example: Example, leaves: list[Any], train: bool, seed: int
-) -> tuple[list[Any], dict[str, Tensor]]:
+def _run(module: nn.Module, example: Example, leaves: list[Any], train: bool, seed: int) -> Result:
     """The module's flat outputs, and its buffers afterwards; the module's own are put back."""
     before = {name: buffer.detach().clone() for name, buffer in module.named_buffers()}
     module.train(train)
@@ -123,16 +136,16 @@ def _run(
 
 
 def _compare(
-    module: nn.Module,
     net: Net,
     example: Example,
     leaves: list[Any],
+    result: Result,
     train: bool,
     pairs: Sequence[tuple[int, int]],
     seed: int,
 ) -> str:
     """What differs, in words; nothing if nothing does."""
-    wanted, buffers = _run(module, example, leaves, train, seed)
+    wanted, buffers = result
     weights = {name: tensor.clone() for name, tensor in net.weights.items()}
     torch.manual_seed(seed)
     with torch.no_grad():
@@ -169,7 +182,9 @@ def _wide(
     try:
         double = copy.deepcopy(module).double()
         weights = {name: widen(tensor) for name, tensor in net.weights.items()}
-        return not _compare(double, Net(net.graph, weights), example, [widen(x) for x in leaves], train, pairs, seed)
+        wide = [widen(value) for value in leaves]
+        result = _run(double, example, wide, train, seed)
+        return not _compare(Net(net.graph, weights), example, wide, result, train, pairs, seed)
     except Exception:  # not every module runs in float64
         return False
 
@@ -208,7 +223,7 @@ def _locate(net: Net, inputs: list[Tensor], finished: Finished, program: Program
                 return f"node '{node.name}' ({node.op}) is the first that differs, by {gap:.2g}, from {call.op}" + (
                     f" at {where}" if where else ""
                 )
-    return "no single node differs from the export, so the export itself does"
+    return _NO_PLACE
 
 
 def _values(net: Net, inputs: Sequence[Tensor], train: bool) -> dict[str, Tensor]:

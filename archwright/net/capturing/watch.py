@@ -25,8 +25,9 @@ _DRAWS = ("rand", "bernoulli", "normal", "uniform", "exponential", "dropout", "m
 """Parts of the names of functions whose result is not known."""
 
 _SIZED = frozenset(
-    ("pad", "view", "reshape", "expand", "repeat", "narrow", "__getitem__", "split", "interpolate", "new_zeros", "new_full")
-)
+    ("pad", "view", "reshape", "expand", "repeat", "narrow", "split", "interpolate", "new_zeros", "new_full",
+     "__getitem__")
+)  # fmt: skip
 """Functions that torch gives sizes as tensors, and that then ask for their numbers where it can't be seen."""
 
 _SMALL = 256
@@ -42,9 +43,9 @@ class Watch(TorchFunctionMode):
             (child._buffers, name, buffer.detach().clone())
             for child in module.modules()
             for name, buffer in child._buffers.items()
-            if buffer is not None and buffer.numel() <= _SMALL
+            if buffer is not None and _small(buffer)
         ]
-        self.known: dict[int, tuple[Tensor, Tensor]] = {}  # id of a symbol -> (the symbol, to keep it alive; its numbers)
+        self.known: dict[int, tuple[Tensor, Tensor]] = {}  # id of a symbol -> (it, to keep it alive; its numbers)
         self.drawn: list[Tensor] = []
         self.never: list[Tensor] = []
 
@@ -76,14 +77,13 @@ class Watch(TorchFunctionMode):
         if name == "__setitem__" or kwargs.get("out") is not None:
             self.known.pop(id(args[0] if args else None), None)
             return
-        if not isinstance(made, Tensor) or made.numel() > _SMALL:
+        if not isinstance(made, Tensor) or not _small(made):
             return
         if name == "rand":
             self.drawn.append(made)
-        elif name in ("lt", "__lt__") and args[0].dim() == 0 and isinstance(args[1], (int, float)) and args[1] <= 0:
+        elif name in ("lt", "__lt__") and isinstance(args[1], (int, float)) and args[1] <= 0:
             # "leave this layer out if rand() < 0" never does
-            if any(args[0] is value for value in self.drawn):
-                self.never.append(made)
+            self.never += [made for value in self.drawn if args[0] is value]
         if any(part in name for part in _DRAWS):
             self.known.pop(id(made), None)
             return
@@ -120,6 +120,11 @@ class Watch(TorchFunctionMode):
         if found is not None:
             return found[1]
         return next((numbers for holder, name, numbers in self.held if holder.get(name) is value), None)
+
+
+def _small(value: Tensor) -> bool:
+    """Whether a tensor has few elements, and certainly so."""
+    return all(type(n) is int for n in value.shape) and value.numel() <= _SMALL
 
 
 def _plainly(run: Any) -> Any:
