@@ -119,19 +119,33 @@ class _Capture:
 
     def run(self) -> Captured:
         """Try batch sizes until one way works."""
-        found, why, free = None, "", True
+        found, why = self._free()
+        free = found is not None
+        if found is None:
+            asked = self.train
+            found = self._at((self.example.batch,))
+            if asked is None and self.train is False:
+                # it was train mode that was bound to the batch size, and it is lost anyway
+                notes, self.notes = self.notes, []
+                again, _ = self._free()
+                free = again is not None
+                found = found if again is None else again
+                self.notes = [*notes, *self.notes] if free else notes
+            if not free and self.example.free:
+                self.notes.append(f"the net only takes a batch of {self.example.batch}: {why}")
+        free = free or not self.example.free
+        return Captured(found, free, self.train is not False, tuple(self.notes))
+
+    def _free(self) -> tuple[Net | None, str]:
+        """A net that takes any batch size, or None and why there is none."""
+        why = ""
         for batches in self.example.plans():
             try:
-                found = self._at(batches)
-                break
+                return self._at(batches), ""
             except (Unaligned, _Fixed) as error:
                 why = str(error)
                 self.notes.clear()
-        if found is None:
-            found, free = self._at((self.example.batch,)), not self.example.free
-            if self.example.free:
-                self.notes.append(f"the net only takes a batch of {self.example.batch}: {why}")
-        return Captured(found, free, self.train is not False, tuple(self.notes))
+        return None, why
 
     def _at(self, batches: Sequence[int]) -> Net:
         self.module.eval()
@@ -167,14 +181,20 @@ class _Capture:
             try:
                 return self._net(eval_, train, batches, layout=True)
             except CaptureError:
-                raise error from None
+                if error.node:
+                    raise error from None
+                return self._eval_only(eval_, batches, error)
         except CaptureError as error:
-            if self.train is not None:
-                raise
-            found = self._net(eval_, None, batches, layout=False)
-            self.train = False
-            self.notes.append(f"the net is only right in eval mode: {error}")
-            return found
+            return self._eval_only(eval_, batches, error)
+
+    def _eval_only(self, eval_: list[Program], batches: Sequence[int], error: CaptureError) -> Net:
+        """The net for eval mode, where what the module does in training cannot be said."""
+        if self.train is not None:
+            raise error
+        found = self._net(eval_, None, batches, layout=False)
+        self.train = False
+        self.notes.append(f"the net is only right in eval mode: {error}")
+        return found
 
     def _net(self, eval_: list[Program], train: list[Program] | None, batches: Sequence[int], layout: bool) -> Net:
         constants = Constants()

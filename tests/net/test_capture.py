@@ -544,3 +544,10 @@ def test_the_first_node_that_differs_is_named(monkeypatch):
     with pytest.raises(CaptureError, match=r"node '1' \(silu\) is the first that differs.* from aten.relu"):
         aw.capture(module, torch.randn(2, 4))
     aw.capture(module, torch.randn(2, 4), prove=False)
+
+
+def test_a_parameter_that_is_held_still_is_a_buffer():
+    module, example = make("dit_adaln")
+    assert not module.pos_embed.requires_grad
+    assert aw.capture(module, example).graph["pos_embed"].op == "buffer"
+    assert aw.capture(module.requires_grad_(False), example).graph["pos_embed"].op == "param"  # all are: for inference

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from archwright import ops
 from archwright.errors import CaptureError
@@ -188,10 +189,17 @@ class Finished:
             return output(self.names[name], int(index or 0))
 
         nodes = [
-            Node(self.names[d.name], d.op, tuple(map(value, d.inputs)), d.attrs, self.slots.get(d.name))
+            Node(self.names[d.name], self._op(d), tuple(map(value, d.inputs)), d.attrs, self.slots.get(d.name))
             for d in self.drafts
         ]
         return ops.check(alive(Graph(tuple(nodes), tuple(map(value, self.outputs)))))
+
+    def _op(self, draft: Draft) -> str:
+        """A parameter that the module holds still beside others that it trains (a fixed embedding) is a buffer."""
+        if draft.op == "param" and not self._tensor(draft.weights[""]).requires_grad:
+            if any(isinstance(t, Parameter) and t.requires_grad for t in self.state.values()):
+                return "buffer"
+        return draft.op
 
     def _weights(self) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
