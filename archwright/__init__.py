@@ -33,7 +33,7 @@ _HOME = {
     "axes": "archwright.net.axes",
     "batch": "archwright.net.batch",
     "build": "archwright.net.build",
-    "capture": "archwright.net.capture",
+    "capture": "archwright.exchange.capture",
     "draw": "archwright.exchange.draw",
     "rewrite": "archwright.net.rewrite",
     "to_onnx": "archwright.exchange.onnx",
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from archwright.core.supernet import Supernet
     from archwright.data.builtin import builtin
     from archwright.data.data import Data, from_arrays
+    from archwright.exchange.capture import capture
     from archwright.exchange.draw import draw
     from archwright.exchange.onnx import to_onnx
     from archwright.exchange.source import to_source
@@ -62,7 +63,6 @@ if TYPE_CHECKING:
     from archwright.net.axes import axes
     from archwright.net.batch import batch
     from archwright.net.build import build
-    from archwright.net.capture import capture
     from archwright.net.net import Net, init, load
     from archwright.net.rewrite import rewrite
     from archwright.ops import edit

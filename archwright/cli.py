@@ -163,7 +163,7 @@ def _open(what: str, allow_opaque: bool) -> Net:
         raise FormatError(f"got '{what}', expected a folder written by net.save, or module:factory")
     import importlib
 
-    from archwright.net.capture import capture
+    from archwright.exchange.capture import capture
 
     sys.path.insert(0, "")
     try:

@@ -12,10 +12,10 @@ from torch.nn import Parameter
 
 from archwright import ops
 from archwright.errors import CaptureError
+from archwright.exchange.capturing.lower import Constants, Draft
+from archwright.exchange.capturing.merge import SOURCES, Merged
+from archwright.exchange.capturing.tidy import tidy
 from archwright.ir import Graph, Node, alive, output, owner
-from archwright.net.capturing.lower import Constants, Draft
-from archwright.net.capturing.merge import SOURCES, Merged
-from archwright.net.capturing.tidy import tidy
 
 _OPERANDS = frozenset(
     ("conv", "conv_transpose", "linear", "embedding", "layer_norm", "rms_norm", "group_norm", "prelu")

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from archwright.net.capturing.export import ATTENTION_WEIGHTS
-from archwright.net.capturing.program import Meta, Size
-from archwright.net.capturing.rules_index import draw
-from archwright.net.capturing.table import Unfit, rule
-from archwright.net.capturing.values import Known, Value, Weight, filled, scalar
+from archwright.exchange.capturing.export import ATTENTION_WEIGHTS
+from archwright.exchange.capturing.program import Meta, Size
+from archwright.exchange.capturing.rules_index import draw
+from archwright.exchange.capturing.table import Unfit, rule
+from archwright.exchange.capturing.values import Known, Value, Weight, filled, scalar
 
 
 class NotLiftable(Exception):

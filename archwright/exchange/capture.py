@@ -20,17 +20,17 @@ import torch
 from torch import Tensor, nn
 
 from archwright.errors import CaptureError
-from archwright.net.capturing import rules_index, rules_layer, rules_point, rules_reduce, rules_shape  # noqa: F401
-from archwright.net.capturing.examples import Example, example_of
-from archwright.net.capturing.export import export
-from archwright.net.capturing.finish import Finished
-from archwright.net.capturing.lower import Constants, Lowering
-from archwright.net.capturing.merge import Merged
-from archwright.net.capturing.program import Program, Ref, Unaligned, align, refs
-from archwright.net.capturing.proof import Differs, prove
-from archwright.net.capturing.rules_layer import NotLiftable
-from archwright.net.capturing.table import known
-from archwright.net.capturing.views import written_leaves
+from archwright.exchange.capturing import rules_index, rules_layer, rules_point, rules_reduce, rules_shape  # noqa: F401
+from archwright.exchange.capturing.examples import Example, example_of
+from archwright.exchange.capturing.export import export
+from archwright.exchange.capturing.finish import Finished
+from archwright.exchange.capturing.lower import Constants, Lowering
+from archwright.exchange.capturing.merge import Merged
+from archwright.exchange.capturing.program import Program, Ref, Unaligned, align, refs
+from archwright.exchange.capturing.proof import Differs, prove
+from archwright.exchange.capturing.rules_layer import NotLiftable
+from archwright.exchange.capturing.table import known
+from archwright.exchange.capturing.views import written_leaves
 from archwright.net.net import Net
 
 

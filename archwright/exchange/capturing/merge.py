@@ -15,8 +15,8 @@ from typing import Any
 
 from archwright import ops
 from archwright.errors import CaptureError
+from archwright.exchange.capturing.lower import Draft, Lowering
 from archwright.ir import Attrs
-from archwright.net.capturing.lower import Draft, Lowering
 
 INERT = frozenset(("dropout", "feature_dropout", "alpha_dropout", "stochastic_depth"))
 """Ops that pass their input on in eval mode."""

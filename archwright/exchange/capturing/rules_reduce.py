@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from archwright.net.capturing.program import Size
-from archwright.net.capturing.rules_point import binary, dims_of, floating
-from archwright.net.capturing.table import Unfit, rule
-from archwright.net.capturing.values import Value
+from archwright.exchange.capturing.program import Size
+from archwright.exchange.capturing.rules_point import binary, dims_of, floating
+from archwright.exchange.capturing.table import Unfit, rule
+from archwright.exchange.capturing.values import Value
 
 
 def _typed(c, a: dict[str, Any]) -> Value:

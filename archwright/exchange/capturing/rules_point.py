@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from archwright.net.capturing.program import Meta, Size
-from archwright.net.capturing.table import Unfit, attrs_of, rule
-from archwright.net.capturing.values import Known, Made, Value, constant, dtype_name, filled, scalar, stretched
+from archwright.exchange.capturing.program import Meta, Size
+from archwright.exchange.capturing.table import Unfit, attrs_of, rule
+from archwright.exchange.capturing.values import Known, Made, Value, constant, dtype_name, filled, scalar, stretched
 
 # ------------------------------------------------------------------------------------------------------------- unary
 _SAME = [

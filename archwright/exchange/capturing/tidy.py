@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from archwright import ops
-from archwright.net.capturing.lower import Draft
+from archwright.exchange.capturing.lower import Draft
 
 _RESHAPES = frozenset(("reshape", "flatten"))
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from archwright.net.capturing.program import Meta, Size, equal
+from archwright.exchange.capturing.program import Meta, Size, equal
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from archwright.net.capturing.program import Meta
-from archwright.net.capturing.table import Unfit, rule
-from archwright.net.capturing.values import Known, Value, constant, scalar
+from archwright.exchange.capturing.program import Meta
+from archwright.exchange.capturing.table import Unfit, rule
+from archwright.exchange.capturing.values import Known, Value, constant, scalar
 
 
 # ------------------------------------------------------------------------------------------------------------- index

@@ -16,11 +16,11 @@ from torch.utils import _pytree as pytree
 
 from archwright import ops
 from archwright.errors import CaptureError
+from archwright.exchange.capturing.examples import Example
+from archwright.exchange.capturing.export import called_at, slow_attention
+from archwright.exchange.capturing.finish import Finished
+from archwright.exchange.capturing.program import Program, Ref, interpret
 from archwright.ir import BATCH, INPUT, output
-from archwright.net.capturing.examples import Example
-from archwright.net.capturing.export import called_at, slow_attention
-from archwright.net.capturing.finish import Finished
-from archwright.net.capturing.program import Program, Ref, interpret
 from archwright.net.net import Net
 
 

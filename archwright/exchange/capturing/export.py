@@ -29,8 +29,8 @@ from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
 from archwright.errors import CaptureError
-from archwright.net.capturing.program import Call, Leaf, Meta, Program, Ref
-from archwright.net.capturing.watch import Watch
+from archwright.exchange.capturing.program import Call, Leaf, Meta, Program, Ref
+from archwright.exchange.capturing.watch import Watch
 
 # ------------------------------------------------------------------------------------------------ multihead attention
 _LIBRARY = torch.library.Library("archwright", "DEF")

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 import archwright as aw
 from archwright.errors import CaptureError, ConsentError
-from archwright.net.capture import CaptureWarning, trace
+from archwright.exchange.capture import CaptureWarning, trace
 from tests.fixtures.models import NAMES, make
 from tests.fixtures.models.refused import MODELS as REFUSED
 
@@ -537,7 +537,7 @@ def test_a_difference_is_found():
 
 
 def test_the_first_node_that_differs_is_named(monkeypatch):
-    from archwright.net.capturing import table
+    from archwright.exchange.capturing import table
 
     monkeypatch.setitem(table.RULES, "relu", lambda c, call, a: c.emit("silu", a["self"]))
     module = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from archwright.net.capturing.program import Call, Meta, Program, Ref, Size, bind, refs
-from archwright.net.capturing.table import Unfit, plain_name
-from archwright.net.capturing.values import Known, Value, constant
+from archwright.exchange.capturing.program import Call, Meta, Program, Ref, Size, bind, refs
+from archwright.exchange.capturing.table import Unfit, plain_name
+from archwright.exchange.capturing.values import Known, Value, constant
 
 if TYPE_CHECKING:
-    from archwright.net.capturing.lower import Lowering
+    from archwright.exchange.capturing.lower import Lowering
 
 
 def written(call: Call) -> list[Ref]:

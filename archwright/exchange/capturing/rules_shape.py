@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from archwright.net.capturing.program import Size
-from archwright.net.capturing.table import Unfit, rule
-from archwright.net.capturing.values import Known, Value, constant
+from archwright.exchange.capturing.program import Size
+from archwright.exchange.capturing.table import Unfit, rule
+from archwright.exchange.capturing.values import Known, Value, constant
 
 _FAR = 1 << 40
 """Ends of slices beyond this mean "to the end"."""
@@ -250,7 +250,7 @@ def _unfold(c, call, a):
 # ----------------------------------------------------------------------------------------------- select_scatter and kin
 @rule("select_scatter", "slice_scatter")
 def _scatter(c, call, a):
-    from archwright.net.capturing.views import _put
+    from archwright.exchange.capturing.views import _put
 
     dim, x, part = a["dim"] % len(a["self"].meta.shape), a["self"], a["src"]
     n = x.meta.shape[dim]

@@ -19,12 +19,11 @@ from torch import Tensor
 
 from archwright import ops
 from archwright.errors import ArchwrightError, CaptureError
-from archwright.ir import Attrs, Type, output
-from archwright.net.capturing import views
-from archwright.net.capturing.export import called_at
-from archwright.net.capturing.program import Call, Leaf, Meta, Program, Ref, Size, bind, equal, refs, swap
-from archwright.net.capturing.table import RULES, Unfit, plain_name
-from archwright.net.capturing.values import (
+from archwright.exchange.capturing import views
+from archwright.exchange.capturing.export import called_at
+from archwright.exchange.capturing.program import Call, Leaf, Meta, Program, Ref, Size, bind, equal, refs, swap
+from archwright.exchange.capturing.table import RULES, Unfit, plain_name
+from archwright.exchange.capturing.values import (
     Known,
     Made,
     Value,
@@ -36,6 +35,7 @@ from archwright.net.capturing.values import (
     stretched,
     values,
 )
+from archwright.ir import Attrs, Type, output
 
 
 @dataclass
