@@ -22,7 +22,7 @@ class UnknownOp(ArchwrightError):
 
 
 class FormatError(ArchwrightError):
-    """A file is not what it should be: truncated, of another version, or of the wrong kind. Nothing of it was loaded."""
+    """A file is not what it should be: truncated, of another version or kind. Nothing of it was loaded."""
 
 
 class WeightsError(ArchwrightError):

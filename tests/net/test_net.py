@@ -171,7 +171,7 @@ def test_opaque_nodes_need_consent_before_anything_is_looked_at(tmp_path):
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_fuzzed_files_give_a_net_or_a_clear_error(tmp_path, data):
     """Random edits of a saved net: of the JSON tree, or of single bytes of either file."""
     folder = small().save(tmp_path / "fuzz")

@@ -196,9 +196,9 @@ class Finished:
 
     def _op(self, draft: Draft) -> str:
         """A parameter that the module holds still beside others that it trains (a fixed embedding) is a buffer."""
-        if draft.op == "param" and not self._tensor(draft.weights[""]).requires_grad:
-            if any(isinstance(t, Parameter) and t.requires_grad for t in self.state.values()):
-                return "buffer"
+        still = draft.op == "param" and not self._tensor(draft.weights[""]).requires_grad
+        if still and any(isinstance(t, Parameter) and t.requires_grad for t in self.state.values()):
+            return "buffer"
         return draft.op
 
     def _weights(self) -> dict[str, Tensor]:

@@ -175,17 +175,17 @@ def align(one: Program, two: Program) -> Program:
             raise Unaligned(f"the constant '{a.name}' depends on the batch")
         made.leaves[len(made.leaves)] = replace(a, meta=meta)
     numbers = [dict(zip((*p.leaves, *p.calls), range(len(p.leaves) + len(p.calls)), strict=True)) for p in (one, two)]
-    for a, b in zip(one.calls.values(), two.calls.values(), strict=True):
-        if a.op != b.op or a.scope != b.scope:
-            raise Unaligned(f"{a.op} in '{a.scope}' at batch {batches[0]} is {b.op} in '{b.scope}' at {batches[1]}")
+    for c, d in zip(one.calls.values(), two.calls.values(), strict=True):
+        if c.op != d.op or c.scope != d.scope:
+            raise Unaligned(f"{c.op} in '{c.scope}' at batch {batches[0]} is {d.op} in '{d.scope}' at {batches[1]}")
         try:
-            args = _both(a.args, b.args, batches, numbers)
-            kwargs = {key: _both(a.kwargs[key], b.kwargs[key], batches, numbers) for key in a.kwargs}
-            out = _outs(a.out, b.out, batches)
+            args = _both(c.args, d.args, batches, numbers)
+            kwargs = {key: _both(c.kwargs[key], d.kwargs[key], batches, numbers) for key in c.kwargs}
+            out = _outs(c.out, d.out, batches)
         except (Unaligned, KeyError) as error:
-            raise Unaligned(f"{a.op} in '{a.scope}': {error}") from None
-        id = numbers[0][a.id]
-        made.calls[id] = replace(a, id=id, args=args, kwargs=kwargs, out=out)
+            raise Unaligned(f"{c.op} in '{c.scope}': {error}") from None
+        id = numbers[0][c.id]
+        made.calls[id] = replace(c, id=id, args=args, kwargs=kwargs, out=out)
     made.outputs = tuple([_both(a, b, batches, numbers) for a, b in zip(one.outputs, two.outputs, strict=True)])
     return made
 
