@@ -31,6 +31,7 @@ from archwright.exchange.capturing.proof import Differs, prove
 from archwright.exchange.capturing.rules_layer import NotLiftable
 from archwright.exchange.capturing.table import known
 from archwright.exchange.capturing.views import written_leaves
+from archwright.exchange.capturing.watch import Answer, Answers
 from archwright.net.net import Net
 
 
@@ -116,6 +117,7 @@ class _Capture:
     seed: int
     notes: list[str] = field(default_factory=list)
     lift: bool = True
+    answers: dict[tuple[bool, int], list[Answer]] = field(default_factory=dict)
 
     def run(self) -> Captured:
         """Try batch sizes until one way works."""
@@ -148,49 +150,60 @@ class _Capture:
         return None, why
 
     def _at(self, batches: Sequence[int]) -> Net:
-        self.module.eval()
+        self.answers.clear()
         for batch in batches:
-            args, kwargs = self.example.at(batch)
-            try:
-                # also lets the module fill whatever it keeps for later calls, before export looks at it
-                with torch.no_grad():
-                    self.module(*args, **kwargs)
-            except Exception as error:  # whatever the module raises
-                if batch != self.example.batch:
-                    raise _Fixed(f"{type(error).__name__} at a batch of {batch}: {error}") from error
-                raise CaptureError(
-                    f"{type(self.module).__name__} itself fails on the example: {type(error).__name__}: {error}"
-                ) from error
+            # also lets the module fill whatever it keeps for later calls, before export looks at it
+            self._ask(False, batch)
         try:
             return self._lift(batches)
         except NotLiftable:
             self.lift = False
             return self._lift(batches)
 
+    def _ask(self, train: bool, batch: int) -> None:
+        """Run the module, and take down what it is told about masks."""
+        self.module.train(train)
+        args, kwargs = self.example.at(batch)
+        answers = Answers()
+        try:
+            with torch.no_grad(), answers:
+                self.module(*args, **kwargs)
+        except Exception as error:  # whatever the module raises
+            if batch != self.example.batch:
+                raise _Fixed(f"{type(error).__name__} at a batch of {batch}: {error}") from error
+            raise CaptureError(
+                f"{type(self.module).__name__} itself fails on the example: {type(error).__name__}: {error}"
+            ) from error
+        self.answers[train, batch] = answers.found
+
     def _lift(self, batches: Sequence[int]) -> Net:
+        before = list(self.notes)
         eval_ = self._programs(False, batches)
         try:
             train = None if self.train is False else self._programs(True, batches)
-            before = list(self.notes)
             return self._net(eval_, train, batches, layout=False)
         except Differs as error:
             if not error.train:
                 raise
-            # dropout draws in the order of memory: perhaps that order was changed on the way
-            self.notes = before
-            try:
-                return self._net(eval_, train, batches, layout=True)
-            except CaptureError:
-                if error.node:
-                    raise error from None
-                return self._eval_only(eval_, batches, error)
+            first = error
         except CaptureError as error:
-            return self._eval_only(eval_, batches, error)
+            return self._eval_only(eval_, batches, error, before)
+        # dropout draws in the order of memory: perhaps that order was changed on the way
+        self.notes = list(before)
+        try:
+            return self._net(eval_, train, batches, layout=True)
+        except CaptureError:
+            if first.node:
+                raise first from None
+            return self._eval_only(eval_, batches, first, before)
 
-    def _eval_only(self, eval_: list[Program], batches: Sequence[int], error: CaptureError) -> Net:
+    def _eval_only(
+        self, eval_: list[Program], batches: Sequence[int], error: CaptureError, notes: Sequence[str]
+    ) -> Net:
         """The net for eval mode, where what the module does in training cannot be said."""
         if self.train is not None:
             raise error
+        self.notes = list(notes)
         found = self._net(eval_, None, batches, layout=False)
         self.train = False
         self.notes.append(f"the net is only right in eval mode: {error}")
@@ -211,6 +224,8 @@ class _Capture:
             self.notes.append(
                 f"the module changes {', '.join(merged.changed)} in eval mode, too: the net only does so in training"
             )
+        for why in dict.fromkeys(why for _, why in merged.checks):
+            self.notes.append(f"the net takes inputs like the example only, and checks that: an error if {why}")
         net = Net(finished.graph, finished.weights)
         if net.opaque_share:
             self.notes.append(_opaque_note(net, low.failures))
@@ -224,9 +239,16 @@ class _Capture:
         self.module.train(train)
         made = []
         for batch in batches:
+            if train and self.answers[False, batch]:
+                with _undisturbed(self.module):
+                    self._ask(True, batch)
+                self.module.train(True)
             args, kwargs = self.example.at(batch)
+            answers = self.answers.get((train, batch), [])
             try:
-                made.append(export(self.module, args, kwargs, batch=batch, known=known, lift=self.lift))
+                made.append(
+                    export(self.module, args, kwargs, batch=batch, known=known, lift=self.lift, answers=answers)
+                )
             except CaptureError as error:
                 if len(batches) > 1 and batch != self.example.batch:
                     raise _Fixed(str(error)) from error
@@ -278,7 +300,8 @@ def _opaque_note(net: Net, failures: Sequence[str]) -> str:
     """Which nodes are opaque, and why."""
     nodes = [node for node in net.graph.nodes if node.op == "opaque"]
     targets = sorted({str(node.attrs["target"]) for node in nodes})
-    why = [f for f in dict.fromkeys(failures) if any(f.startswith(target) for target in targets)]
+    names = tuple([f"{target.rpartition('.')[0]}:" for target in targets])
+    why = [failure for failure in dict.fromkeys(failures) if failure.startswith(names)]
     note = f"{len(nodes)} of {len(net.graph)} nodes are opaque: {', '.join(targets)}"
     return f"{note} ({'; '.join(why)})" if why else note
 

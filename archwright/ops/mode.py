@@ -1,9 +1,10 @@
-"""What happens in one mode only: values that differ between training and evaluation, and buffers that training changes.
+"""What happens beside the numbers: values of one mode only, buffers that training changes, and assertions.
 
     by_mode  y = x0 in training, x1 in evaluation; the other one is not computed
     state    what a buffer holds when the net starts to run, though training changes it then
     update   in training, the buffer becomes x; y = x
     after    y = x0; in training, the further inputs are computed too
+    check    y = x0, if all elements of the further inputs are true; else an error
 
 A module that asks `if self.training` is two graphs with most nodes in common: they meet in `by_mode`. A buffer that
 training changes, beside those of normalisations, is read by `state` and set by `update`, which `after` ties to an
@@ -14,10 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from archwright.errors import TypeMismatch
 from archwright.ir import Type
 from archwright.ops import source
-from archwright.ops.base import A, Axes, Dims, Op, Param, Source, Types, labels, pin
+from archwright.ops.base import A, Attr, Axes, Dims, Op, Param, Source, Types, labels, pin
 
 _BUFFER = next(op for op in source.OPS if op.name == "buffer")
 
@@ -129,6 +132,28 @@ def _source_after(a: A, x: Types, y: Types) -> Source:
     return Source("after({x})", helpers=(after,))
 
 
+def check(message, x, *conditions):
+    """x, if all the conditions hold."""
+    for condition in conditions:
+        torch._assert_async(condition.all(), message)
+    return x
+
+
+def _infer_check(a: A, x: Types) -> tuple[Type, ...]:
+    if any(t.dtype != "bool" for t in x[1:]):
+        raise TypeMismatch(f"conditions are {', '.join(map(str, x[1:]))}, expected bool")
+    return (x[0],)
+
+
+def _run_check(a: A, x, w, train):
+    return check(a["message"], *x)
+
+
+def _source_check(a: A, x: Types, y: Types) -> Source:
+    message = repr(a["message"]).replace("{", "{{").replace("}", "}}")
+    return Source(f"check({message}, {{x}})", helpers=(check,))
+
+
 OPS = (
     Op(
         "by_mode", _infer_by_mode, _run_by_mode, {}, inputs=(2, 2), axes=_axes_by_mode, onnx=_onnx_by_mode,
@@ -146,5 +171,10 @@ OPS = (
     Op(
         "after", _infer_after, _run_after, {}, inputs=(1, None), axes=_axes_after, onnx=_onnx_first,
         source=_source_after, modes=_modes_after, doc="The first input; in training the others are computed too.",
+    ),
+    Op(
+        "check", _infer_check, _run_check, {"message": Attr("str", "a condition does not hold")}, inputs=(1, None),
+        axes=_axes_after, onnx=_onnx_first, source=_source_check,
+        doc="The first input, if all elements of the others are true; else an error with the message.",
     ),
 )  # fmt: skip

@@ -469,6 +469,77 @@ def test_multihead_attention_with_computed_weights():
     assert "multihead_attention" not in ops_of(net)
 
 
+# ------------------------------------------------------------------------------------------------------ what is known
+class Flags(nn.Module):
+    """Asks buffers for their numbers, and keeps sizes as tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+        self.register_buffer("started", torch.tensor([True]))
+        self.register_buffer("stride", torch.tensor(2))
+        self.register_buffer("kernel", torch.tensor(3))
+
+    def forward(self, x):
+        if not self.started:
+            raise RuntimeError("never")
+        missing = (torch.ceil(x.shape[-1] / self.stride) * self.stride).long() - x.shape[-1] + self.kernel
+        dims = torch.arange(1, x.dim()).tolist()
+        return F.pad(self.fc(x), (0, missing)).mean(dims) + self.fc.weight.data.sum()
+
+
+def test_numbers_that_a_module_knows_beforehand():
+    module = Flags()
+    same(aw.build(captured(module, torch.randn(2, 3, 4))), module, torch.randn(5, 3, 4))
+
+
+class Edges(nn.Module):
+    """A graph network that leaves loops out, and adds one for every node."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x, edges):
+        edges = edges[:, edges[0] != edges[1]]
+        loops = torch.arange(x.shape[0])
+        source, target = torch.cat([edges[0], loops]), torch.cat([edges[1], loops])
+        degree = torch.zeros(x.shape[0]).index_add_(0, target, torch.ones(target.shape[0]))
+        y = self.fc(x)[source] / degree[target].unsqueeze(1)
+        return torch.zeros(x.shape[0], 3).index_add_(0, target, y)
+
+
+def test_what_a_mask_picks_is_checked_at_every_run():
+    module, x = Edges(), torch.randn(5, 4)
+    edges = torch.tensor([[0, 1, 2, 3, 3], [1, 2, 3, 3, 4]])
+    with pytest.warns(CaptureWarning, match="checks that: an error if a mask does not pick what it did"):
+        net = aw.capture(module, (x, edges))
+    assert net.opaque_share == 0
+    built = aw.build(net)
+    same(built, module, torch.randn(5, 4), edges)
+    same(built, module, torch.randn(8, 4), torch.tensor([[7, 6, 5, 4, 0], [1, 2, 3, 4, 5]]))
+    with pytest.raises(RuntimeError, match="a mask does not pick what it did when captured"):
+        built(x, torch.tensor([[0, 0, 2, 3, 3], [0, 2, 3, 3, 4]]))
+
+
+class Spectrogram(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("window", torch.hann_window(12), persistent=False)
+
+    def forward(self, x):
+        bands = torch.stft(x, 16, hop_length=4, win_length=12, window=self.window, return_complex=True).abs()
+        blocks = x.as_strided((x.shape[0], 9, 8), (x.shape[1], 5, 1))
+        return bands.log1p(), blocks * 2
+
+
+def test_spectra_and_strides():
+    module = Spectrogram()
+    net = captured(module, torch.randn(2, 48))
+    assert net.opaque_share == 0
+    same(aw.build(net), module, torch.randn(3, 48))
+
+
 # -------------------------------------------------------------------------------------------------------------- opaque
 class Opaque(nn.Module):
     def forward(self, x):

@@ -69,6 +69,14 @@ def test_stochastic_depth(shape, p, mode):
           reference=lambda x: torchvision_stochastic_depth(x, p, mode))  # fmt: skip
 
 
+def test_stochastic_depth_drawn_the_older_way():
+    def reference(x):
+        mask = (0.7 + torch.rand((x.shape[0], 1, 1))).floor_()
+        return x.div(0.7) * mask
+
+    check("stochastic_depth", {"p": 0.3, "draw": "uniform"}, [numbers((5, 3, 2))], train=True, reference=reference)
+
+
 @pytest.mark.parametrize("op", ["dropout", "feature_dropout", "alpha_dropout", "stochastic_depth"])
 def test_nets_in_a_batch_draw_their_own_numbers(op):
     x = torch.ones(2, 64, 3, 2)
@@ -83,7 +91,7 @@ def test_random(kind):
         torch.manual_seed(0)
         reference = {
             "uniform": torch.rand, "normal": torch.randn, "zeros": torch.zeros,
-            "bernoulli": lambda s: torch.bernoulli(torch.full(s, 0.3)),
+            "bernoulli": lambda s: torch.empty(s).bernoulli_(0.3),
         }[kind](wanted)  # fmt: skip
         attrs = {"shape": shape, "kind": kind} | ({"p": 0.3} if kind == "bernoulli" else {})
         torch.testing.assert_close(run("random", attrs, *inputs), reference, rtol=0, atol=0)

@@ -44,7 +44,7 @@ def _state(part: Part) -> dict[str, Any]:
     if fit is None:
         return {}
     nets = nets_of(part, 5)
-    targets = torch.tensor([float(sum(w.abs().mean() for w in net.weights.values())) for net in nets])
+    targets = torch.tensor([float(sum(w.abs().float().mean() for w in net.weights.values())) for net in nets])
     known = inspect.signature(fit).parameters
     hp = {k: v for k, v in common.hp(part).items() if k in known}
     return {"state": fit(nets, targets, Budget(steps=5), seeds.rng(0, "fit"), **hp)}

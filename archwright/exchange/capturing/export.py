@@ -30,7 +30,7 @@ from torch.utils import _pytree as pytree
 
 from archwright.errors import CaptureError
 from archwright.exchange.capturing.program import Call, Leaf, Meta, Program, Ref
-from archwright.exchange.capturing.watch import Watch
+from archwright.exchange.capturing.watch import CHECK, Answer, Watch
 
 # ------------------------------------------------------------------------------------------------ multihead attention
 _LIBRARY = torch.library.Library("archwright", "DEF")
@@ -156,18 +156,20 @@ def export(
     batch: int,
     known: Callable[[Any], bool],
     lift: bool = True,
+    answers: Sequence[Answer] = (),
 ) -> Program:
     """Export a module in the mode that it is in.
 
-    batch  the batch size of the arguments, which the program remembers
-    known  whether there is a rule for an operator; others are taken apart
-    lift   keep nn.MultiheadAttention as one call
+    batch    the batch size of the arguments, which the program remembers
+    known    whether there is a rule for an operator; others are taken apart
+    lift     keep nn.MultiheadAttention as one call
+    answers  what the module was told about masks when it ran on these arguments
 
     Raises `CaptureError` with the line of the user's code where torch.export gives up.
     """
     with _exporting(lift):
         try:
-            with Watch(module):
+            with Watch(module, answers):
                 exported = torch.export.export(module, tuple(args), dict(kwargs), strict=False)
             return _Reader(module, exported, batch, known).program
         except CaptureError:
@@ -308,6 +310,9 @@ class _Reader:
             if unknown is not None or isinstance(node.meta.get("val"), _SYMBOLS):
                 return unknown or _Unknown(str(op))
             raise self._unable(f"it computes with {op} on what is only known when it runs")
+        if op.name() == "aten::_assert_async.msg" and str(args[1]).startswith(CHECK) and isinstance(args[0], Ref):
+            self.program.checks.append((args[0], args[1].removeprefix(CHECK)))
+            return None
         if op.name().partition("::")[2].startswith(("_assert", "sym_constrain_range", "_guards_fn")):
             return None
         if unknown is not None:

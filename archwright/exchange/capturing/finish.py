@@ -50,7 +50,14 @@ class Finished:
 
     # --------------------------------------------------------------------------------------------------- liveness
     def _update(self, merged: Merged) -> None:
-        """Buffers that training changes beside those of norms: their new values must be computed with the output."""
+        """Buffers that training changes beside those of norms: their new values must be computed with the output.
+        And what must be true for the output to be right."""
+        for why in dict.fromkeys(why for _, why in merged.checks):
+            conditions = dict.fromkeys(value for value, other in merged.checks if other == why)
+            first = self.outputs[0]
+            attrs = ops.get("check").normal({"message": why})
+            self.outputs[0] = merged.append_op("check", [first, *conditions], {}, merged.type_of(first), attrs)
+        self.drafts = list(merged.drafts)
         if not merged.updates:
             return
         done = []

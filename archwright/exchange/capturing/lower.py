@@ -113,11 +113,12 @@ class Lowering:
         self.used |= set(refs(list(program.outputs)))
         self._sources: dict[str, str] = {}
         self._call: Call | None = None
-        self._count = 0
+        self.made = 0
         self.failures: list[str] = []
         self.tracked = views.tracked(program)
         self.outputs: list[Any] = []
         self.updates: dict[str, str] = {}
+        self.checks: list[tuple[str, str]] = []
 
     def run(self) -> Lowering:
         """Lower all calls and outputs."""
@@ -130,6 +131,7 @@ class Lowering:
         self._call = None
         for value in self.program.outputs:
             self.outputs.append(self.name(self.read(value)) if isinstance(value, Ref) else value)
+        self.checks = [(self.name(self.read(ref)), why) for ref, why in self.program.checks]
         for name, value in self.memory.state():
             self.updates[name] = self.name(value)
         return self
@@ -194,7 +196,13 @@ class Lowering:
             self.memory.same(Ref(call.id), target)  # the counter of a normalisation, which counts by itself
             return
         meta = self.program.meta(target)
-        made = self.apply(call, plain_name(call.op), self._resolved(bound), meta)
+        name = plain_name(call.op)
+        if name in ("transpose", "squeeze", "unsqueeze", "t", "swapaxes", "swapdims"):
+            # the numbers stay, the tensor sees them in another way
+            self.keep(call, self.apply(call, name, self._resolved(bound), call.out))
+            self.memory.same(target, Ref(call.id))
+            return
+        made = self.apply(call, name, self._resolved(bound), meta)
         self.memory.write(target, self.broadcast(made, meta))
         self.memory.same(Ref(call.id), target)
 
@@ -213,7 +221,7 @@ class Lowering:
                 if isinstance(error, CaptureError):
                     raise
                 self._rollback(mark)
-                self.failures.append(f"{call.op}: {error}")
+                self.failures.append(f"aten.{name}: {error}")
         try:
             return self._checked(self._opaque(call, a), out)
         except (Unfit, ArchwrightError) as error:
@@ -294,10 +302,10 @@ class Lowering:
         weights: dict[str, str],
     ) -> Draft:
         call = self._call
-        draft = Draft(f"%{self._count}", op, inputs, attrs, types, weights)
+        draft = Draft(f"%{self.made}", op, inputs, attrs, types, weights)
         if call is not None:
             draft.scope, draft.plain, draft.source = call.scope, call.plain, call.id
-        self._count += 1
+        self.made += 1
         self.drafts.append(draft)
         for index, value in enumerate(draft.values()):
             self.types[value] = tuple([made[index] for made in types])

@@ -16,7 +16,7 @@ from typing import Any
 from archwright import ops
 from archwright.errors import CaptureError
 from archwright.exchange.capturing.lower import Draft, Lowering
-from archwright.ir import Attrs
+from archwright.ir import NO_ATTRS, Attrs
 
 INERT = frozenset(("dropout", "feature_dropout", "alpha_dropout", "stochastic_depth"))
 """Ops that pass their input on in eval mode."""
@@ -31,8 +31,8 @@ class Merged:
     eval_, train  the two lowerings; `train` is None where only eval mode is captured
     pairs         the outputs: (place in eval's outputs, place in train's)
 
-    `outputs` and `updates` (buffer -> its value after training) name values; `changed` are the weights that the module
-    changes in eval mode, which a net does not.
+    `outputs`, `checks` (value, what it means if it is false) and `updates` (buffer -> its value after training) name
+    values; `changed` are the weights that the module changes in eval mode, which a net does not.
     """
 
     def __init__(self, eval_: Lowering, train: Lowering | None, pairs: Sequence[tuple[int, int]]) -> None:
@@ -44,15 +44,18 @@ class Merged:
         self.outputs: list[str] = []
         self.updates: dict[str, str] = {}
         self.changed: tuple[str, ...] = tuple(eval_.updates)
+        self.checks: list[tuple[str, str]] = []
         if train is None:
             self._alone(eval_, pairs)
         else:
             self._both(eval_, train, pairs)
 
     def _alone(self, eval_: Lowering, pairs: Sequence[tuple[int, int]]) -> None:
+        self._count = eval_.made  # the numbers below are taken
         for draft in eval_.drafts:
             self._append(replace(draft))
         self.outputs = [eval_.outputs[i] for i, _ in pairs]
+        self.checks = list(eval_.checks)
 
     # ------------------------------------------------------------------------------------------------------- both
     def _both(self, e: Lowering, t: Lowering, pairs: Sequence[tuple[int, int]]) -> None:
@@ -77,6 +80,10 @@ class Merged:
             place = [i + n, j + n]
         for i, j in pairs:
             self.outputs.append(self._meet(maps[1][t.outputs[j]], maps[0][e.outputs[i]]))
+        if len(e.checks) != len(t.checks):
+            raise CaptureError("the module asks other things about its masks in train mode than in eval mode")
+        for (a, why), (b, _) in zip(e.checks, t.checks, strict=True):
+            self.checks.append((self._meet(maps[1][b], maps[0][a]), why))
         self.updates = {name: maps[1][value] for name, value in t.updates.items()}
 
     def _only(self, draft: Draft, names: dict[str, str], mode: str) -> None:
@@ -210,9 +217,11 @@ class Merged:
         name, _, number = value.partition(":")
         return self.by_name[name].types[index][int(number or 0)]
 
-    def append_op(self, op: str, inputs: Sequence[str], weights: Mapping[str, str], types: Any) -> str:
+    def append_op(
+        self, op: str, inputs: Sequence[str], weights: Mapping[str, str], types: Any, attrs: Attrs = NO_ATTRS
+    ) -> str:
         """A further draft at the end, outside of every module."""
-        return self._append(Draft(self._fresh(), op, tuple(inputs), Attrs(), types, dict(weights)))
+        return self._append(Draft(self._fresh(), op, tuple(inputs), attrs, types, dict(weights)))
 
     def type_of(self, value: str) -> tuple[Any, ...]:
         """Types of a value, one tuple for each batch size."""

@@ -108,6 +108,7 @@ class Program:
     outputs   the module's results, flattened: Ref, number or None
     spec      how torch's pytree puts them together
     batches   the batch sizes that it holds for: two after `align`
+    checks    values that must be true for the outputs to be right, and what it means if they aren't
     """
 
     train: bool
@@ -116,6 +117,7 @@ class Program:
     calls: dict[int, Call] = field(default_factory=dict)
     outputs: tuple[Any, ...] = ()
     spec: Any = None
+    checks: list[tuple[Ref, str]] = field(default_factory=list)
 
     def meta(self, ref: Ref) -> Meta:
         """Shape and dtype of a value."""
@@ -168,6 +170,10 @@ def align(one: Program, two: Program) -> Program:
     batches = (*one.batches, *two.batches)
     if len(one.calls) != len(two.calls):
         raise Unaligned(f"{len(one.calls)} calls at batch {batches[0]} and {len(two.calls)} at batch {batches[1]}")
+    for what in ("leaves", "outputs", "checks"):
+        counts = [len(getattr(program, what)) for program in (one, two)]
+        if counts[0] != counts[1]:
+            raise Unaligned(f"{counts[0]} {what} at batch {batches[0]} and {counts[1]} at batch {batches[1]}")
     made = Program(one.train, batches, spec=one.spec)
     for a, b in zip(one.leaves.values(), two.leaves.values(), strict=True):
         meta = _meta(a.meta, b.meta, batches)
@@ -187,6 +193,8 @@ def align(one: Program, two: Program) -> Program:
         id = numbers[0][c.id]
         made.calls[id] = replace(c, id=id, args=args, kwargs=kwargs, out=out)
     made.outputs = tuple([_both(a, b, batches, numbers) for a, b in zip(one.outputs, two.outputs, strict=True)])
+    checks = zip(one.checks, two.checks, strict=True)
+    made.checks = [(_both(a, b, batches, numbers), why) for (a, why), (b, _) in checks]
     return made
 
 

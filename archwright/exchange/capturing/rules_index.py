@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 
-from archwright.exchange.capturing.program import Meta
+from archwright.exchange.capturing.program import Meta, Size
 from archwright.exchange.capturing.table import Unfit, rule
 from archwright.exchange.capturing.values import Known, Value, constant, scalar
 
@@ -165,6 +166,30 @@ def _one_hot(c, call, a):
     if a["num_classes"] < 1:
         raise Unfit("its size is only known when it runs")
     return c.emit("one_hot", a["self"], num=a["num_classes"])
+
+
+@rule("as_strided")
+def _as_strided(c, call, a):
+    """Numbers picked by their places in memory, which is taken to be in row-major order; the proof sees to that."""
+    x, shape, steps = a["self"], call.out.shape, list(a["stride"])
+    fixed = math.prod(n for n in x.meta.shape if not isinstance(n, Size))
+    moving = [n for n in x.meta.shape if isinstance(n, Size)]
+    rows: Any = 1
+    if moving:
+        if len(moving) > 1 or moving[0].c or not isinstance(shape[0], Size) or shape[0].c or a["storage_offset"]:
+            raise Unfit("it reaches over the batch")
+        rows = shape[0]
+        fixed, rest = divmod(fixed * moving[0].k, rows.k)
+        if rest or steps[0] != fixed or any(isinstance(n, Size) for n in (*shape[1:], *steps)):
+            raise Unfit("it reaches over the batch")
+        shape, steps = shape[1:], steps[1:]
+    places = torch.full(shape, a["storage_offset"] or 0)
+    for dim, (n, step) in enumerate(zip(shape, steps, strict=True)):
+        places += (torch.arange(n) * step).reshape([-1 if i == dim else 1 for i in range(len(shape))])
+    if places.numel() and int(places.max()) >= fixed:
+        raise Unfit("it reaches beyond its input")
+    picked = c.emit("index_select", c.reshape(x, (rows, fixed)), constant(places.reshape(-1)), dim=1)
+    return c.reshape(picked, call.out.shape)
 
 
 # ------------------------------------------------------------------------------------------------------------ random

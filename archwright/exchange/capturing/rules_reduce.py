@@ -151,6 +151,58 @@ def _fftn(c, call, a):
     return c.emit(f"{call.name[4:-1]}n", a["self"], dims=list(dims), size=sizes, norm=a["norm"] or "backward")
 
 
+def _fft_norm(number: int, forward: bool) -> str:
+    """torch.fft's name of a normalisation, which torch inside numbers: 0 none, 1 by the root of n, 2 by n."""
+    if number == 1:
+        return "ortho"
+    return "backward" if (number == 0) == forward else "forward"
+
+
+@rule("_fft_r2c")
+def _fft_r2c(c, call, a):
+    if not a["onesided"]:
+        raise Unfit("both sides of a spectrum of real numbers")
+    return c.emit("rfftn", a["self"], dims=list(a["dim"]), norm=_fft_norm(a["normalization"], True))
+
+
+@rule("_fft_c2r")
+def _fft_c2r(c, call, a):
+    sizes = [call.out.shape[d] for d in a["dim"]]
+    norm = _fft_norm(a["normalization"], False)
+    return c.emit("irfftn", a["self"], dims=list(a["dim"]), size=sizes, norm=norm)
+
+
+@rule("_fft_c2c")
+def _fft_c2c(c, call, a):
+    forward = a["forward"]
+    norm = _fft_norm(a["normalization"], forward)
+    return c.emit("fftn" if forward else "ifftn", a["self"], dims=list(a["dim"]), norm=norm)
+
+
+@rule("stft")
+def _stft(c, call, a):
+    """Frames of the signal, each times the window, transformed."""
+    x, n_fft, window = a["self"], a["n_fft"], a["window"]
+    if a.get("align_to_window") or a.get("center"):
+        raise Unfit("frames that are aligned otherwise")
+    hop = a["hop_length"] or n_fft // 4
+    if len(x.meta.shape) == 1:
+        raise Unfit("a signal without a batch")
+    frames = c.emit("window", x, dim=-1, size=n_fft, step=hop)
+    if window is not None:
+        missing = n_fft - window.meta.shape[0]
+        if missing:
+            window = c.emit("pad", window, pads=[missing // 2, missing - missing // 2])
+        frames = c.emit("mul", frames, window)
+    norm = "ortho" if a["normalized"] else "backward"
+    if a["onesided"] is not False and "complex" not in x.meta.dtype:
+        made = c.emit("rfft", frames, dim=-1, norm=norm)
+    else:
+        made = c.emit("fft", frames, dim=-1, norm=norm)
+    made = c.emit("transpose", made, dim0=-1, dim1=-2)
+    return c.emit("view_as_real", made) if a["return_complex"] is False else made
+
+
 @rule("_weight_norm")
 def _weight_norm(c, call, a):
     """g v / |v|, the norm over all dimensions but one."""

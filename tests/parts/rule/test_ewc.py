@@ -96,7 +96,7 @@ def test_online_keeps_one_spring():
     memory = None
     for net in nets:
         memory = consolidate(net, data, memory, online=True, decay=0.5)
-    (anchor, total), = memory.springs
+    ((anchor, total),) = memory.springs
     parts = [fisher(net, data) for net in nets]
     for n in total:
         torch.testing.assert_close(total[n], 0.25 * parts[0][n] + 0.5 * parts[1][n] + parts[2][n])

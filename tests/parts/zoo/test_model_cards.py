@@ -68,7 +68,7 @@ def test_outcomes_are_what_the_net_gets_right(net):
     data = toys.data("table")
     half = np.arange(len(data.target)) % 2
     groups = zoo.outcomes(net, data, {"half": half, "sign": np.sign(data.inputs[0][:, 0])})
-    everything, = zoo.tables(groups)[()]
+    (everything,) = zoo.tables(groups)[()]
     assert everything.count == data.size("test")
     assert everything.accuracy == pytest.approx(1 - train.evaluate(net, data))
     counts = {g.values[0]: g.count for g in zoo.tables(groups)["half",]}
@@ -87,7 +87,7 @@ def test_the_card_has_the_nine_sections_and_front_matter_that_the_hub_reads(net)
     assert tuple(sections(text)) == zoo.SECTIONS
     read = ModelCard(text).data
     assert read.license == "apache-2.0" and read.library_name == "archwright" and read.model_name == "toy classifier"
-    result, = read.eval_results
+    (result,) = read.eval_results
     assert (result.metric_type, result.metric_value, result.dataset_name) == ("error", 0.125, "table")
     assert "| old | f | 2 | 1.000 | 0.342 to 1.000 |" in text and "### By age and sex" in text
 
