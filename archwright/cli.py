@@ -104,6 +104,9 @@ def parts(
 def claims(
     names: Annotated[list[str] | None, typer.Argument(help="Parts: mlp_mixer, mlp-mixer or block/mlp_mixer.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Run the claims of all parts.")] = False,
+    changed: Annotated[
+        bool, typer.Option("--changed", help="Run those of parts that changed since theirs was recorded.")
+    ] = False,
     use: Annotated[list[Path] | None, typer.Option(help="A part of your own: the path of its file.")] = None,
     out: Annotated[Path | None, typer.Option(help="Record in this file instead of docs/claims.json.")] = None,
     record: Annotated[bool, typer.Option(help="Whether to record what came out.")] = True,
@@ -113,13 +116,21 @@ def claims(
     """Run what parts claim, print the figures beside the papers' own, and record them, held or not."""
     from archwright.core import registry
     from archwright.flows import catalogue
+    from archwright.flows.claims import changed as changed_parts
     from archwright.flows.claims import claims as run_claims
     from archwright.flows.claims import line
 
-    if bool(names) == all_:
-        raise FormatError(f"got {'names and --all' if names else 'no part'}, expected names of parts, or --all")
+    if bool(names) + all_ + changed != 1:
+        raise FormatError("expected one of: names of parts, --all, --changed")
     for path in use or ():
         registry.use(path)
+    if changed:
+        names = [part.key for part in changed_parts(out or catalogue.CLAIMS)]
+        if not names:
+            typer.echo("no part has changed since its claim was recorded", err=True)
+            if as_json:
+                typer.echo(json.dumps({"claims": {}}))
+            return
     target = (out or catalogue.CLAIMS) if record else None
     if target == catalogue.CLAIMS and not catalogue.CLAIMS.parent.is_dir():
         raise FormatError(f"there is no folder {catalogue.CLAIMS.parent} to record in: say --out FILE or --no-record")

@@ -6,6 +6,7 @@ different claims can merge. The file is replaced whole, so that a reader never s
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -55,7 +56,7 @@ def claims(
 
 
 def run(part: Part, *, seed: int = 0) -> dict[str, Any]:
-    """The record of one part's claim, run now: what `Claim` says, and text, paper, date, seconds, seed, machine."""
+    """The record of one part's claim, run now: what `Claim` says, text, paper, date, seconds, seed, machine, code."""
     module = registry.module(part)
     if "claim" not in vars(module):
         raise FormatError(f"{part.path}: PART['claim'] says something, but the file defines no claim()")
@@ -75,7 +76,19 @@ def run(part: Part, *, seed: int = 0) -> dict[str, Any]:
         "seconds": round(seconds, 1),
         "seed": seed,
         "machine": machine(),
+        "code": fingerprint(part),
     }
+
+
+def fingerprint(part: Part) -> str:
+    """A hash of the part's file: a record holds for the code that it was measured with."""
+    return hashlib.blake2b(part.path.read_bytes(), digest_size=8).hexdigest()
+
+
+def changed(path: str | os.PathLike[str] = CLAIMS) -> list[Part]:
+    """The parts whose claim was never recorded, or whose file is another than when it was."""
+    known = read(path)
+    return [p for p in registry.parts() if p.claim and known.get(p.key, {}).get("code") != fingerprint(p)]
 
 
 def machine() -> dict[str, Any]:

@@ -493,6 +493,16 @@ def test_numbers_that_a_module_knows_beforehand():
     same(aw.build(captured(module, torch.randn(2, 3, 4))), module, torch.randn(5, 3, 4))
 
 
+class FromTheEnd(nn.Module):
+    def forward(self, x, ids):
+        return x[:, [-2]], x[:, [0, -1]].sum(1), x[:, ids], x[:, :, [-1, 1]]
+
+
+def test_indices_that_count_from_the_end():
+    module, ids = FromTheEnd(), torch.tensor([-1, 2, 0, -4])
+    same(aw.build(captured(module, (torch.randn(2, 4, 3), ids), batch_dims={0: 0})), module, torch.randn(5, 4, 3), ids)
+
+
 class Edges(nn.Module):
     """A graph network that leaves loops out, and adds one for every node."""
 

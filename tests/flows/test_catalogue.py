@@ -101,8 +101,8 @@ def test_the_command_refuses_what_is_unknown(used, capsys, monkeypatch):
     for arguments, message in (
         (["parts", "--kind", "blok"], "unknown kind 'blok': expected one of block"),
         (["claims", "lense"], "unknown part 'lense': did you mean lens?"),
-        (["claims"], "got no part, expected names of parts, or --all"),
-        (["claims", "lens", "--all"], "got names and --all"),
+        (["claims"], "expected one of: names of parts, --all, --changed"),
+        (["claims", "lens", "--all"], "expected one of: names of parts, --all, --changed"),
         (["parts", "--use", "nothing.py"], "nothing.py cannot be read"),
     ):
         monkeypatch.setattr(sys, "argv", ["archwright", *arguments])

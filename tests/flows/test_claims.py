@@ -117,3 +117,16 @@ def test_the_command_prints_the_figure_beside_the_papers(make, tmp_path):
     assert flow.read(out)["lens/sure"]["held"] is False
     run = CliRunner().invoke(cli.app, ["claims", "--all", "--json", "--no-record"])
     assert json.loads(run.stdout)["claims"]["lens/sure"]["figure"] == 0.25
+
+
+def test_changed_parts_are_those_whose_file_is_another_than_when_recorded(tmp_path):
+    from archwright.core import registry
+    from archwright.flows import claims as flow
+
+    out = tmp_path / "claims.json"
+    claiming = [part for part in registry.parts() if part.claim]
+    assert flow.changed(out) == claiming
+    flow.record({part.key: {"code": flow.fingerprint(part)} for part in claiming[1:]}, out)
+    assert flow.changed(out) == claiming[:1]
+    flow.record({claiming[-1].key: {"code": "of an older file"}}, out)
+    assert flow.changed(out) == [claiming[0], claiming[-1]]

@@ -151,7 +151,7 @@ def _compare(
     try:
         with torch.no_grad():
             found = ops.run(net.graph, weights, [t.clone() for t in example.tensors(leaves)], train)
-    except RuntimeError as error:  # from torch; one of the checks that were captured, perhaps
+    except (RuntimeError, IndexError) as error:  # from torch; one of the checks that were captured, perhaps
         return f"it fails: {error}"
     for index, (value, pair) in enumerate(zip(found, pairs, strict=True)):
         target = wanted[pair[1] if train else pair[0]]

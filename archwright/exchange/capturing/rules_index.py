@@ -27,11 +27,19 @@ def _indices(c, x: Value, given: Any) -> tuple[list[Value], list[str | None]]:
             ids += [constant(p) for p in places]
             spec += ["i"] * len(places)
         else:
-            ids.append(index)
+            ids.append(_counted(x, index, len(spec)))
             spec.append("i")
     while spec and spec[-1] is None:
         spec.pop()
     return ids, spec
+
+
+def _counted(x: Value, index: Value, dim: int) -> Value:
+    """Known indices, counted from the start."""
+    n = x.meta.shape[dim]
+    if not isinstance(index, Known) or not isinstance(n, int) or not bool((index.tensor < 0).any()):
+        return index
+    return Known(torch.where(index.tensor < 0, index.tensor + n, index.tensor), index.meta)
 
 
 @rule("index", "_unsafe_index")
@@ -39,7 +47,8 @@ def _index(c, call, a):
     x = a["self"]
     ids, spec = _indices(c, x, a["indices"])
     one = spec.index("i") if spec.count("i") == 1 else None
-    if one is not None and len(ids[0].meta.shape) == 1:
+    if one is not None and len(ids[0].meta.shape) == 1 and isinstance(ids[0], Known):
+        # any other may be negative, which index_select does not take
         return c.emit("index_select", x, ids[0], dim=one)
     return c.emit("index", x, *ids, spec=spec)
 
