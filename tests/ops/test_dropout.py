@@ -129,7 +129,7 @@ def test_onnx_draws_from_the_same_distribution(op, attrs, tmp_path):
     from archwright.net.net import Net
     from tests.ops.harness import one_node
 
-    x = torch.full((20, 500), 0.5)
+    x = torch.full((1000, 500), 0.5)  # ONNX Runtime's draws have no seed here: the tolerance is 15 standard errors
     to_onnx(Net(one_node(op, attrs, [x], [0]), {}), tmp_path / "model.onnx", check=False)
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
     got = torch.as_tensor(session.run(None, {"x0": x.numpy()})[0])
