@@ -208,7 +208,7 @@ def count(sizes: Sequence[int]) -> int:
 
 
 def unify(one: Term, other: Term) -> None:
-    """Make two terms of equal size the same."""
+    """Make two terms of equal size the same. Single units are left apart: they cannot move, and may be broadcast."""
     one, other = resolve(one), resolve(other)
     if one is other or one.size <= 1:
         return
