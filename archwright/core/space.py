@@ -11,6 +11,7 @@ import numpy as np
 from archwright.core import choose
 from archwright.core.choose import Draw, Options, Picker
 from archwright.core.records import Trace
+from archwright.data.data import Data
 from archwright.errors import ChoiceError
 from archwright.ir import Graph
 
@@ -22,11 +23,18 @@ class Spec:
     inputs   the shape of each input, with None for the batch
     outputs  size of the last dimension of the output: classes, or numbers to predict
     dtypes   of the inputs, float32 where it is empty
+    codes    of a whole-number input [None, columns] of categories: how many codes each column has, from 0
     """
 
     inputs: tuple[tuple[int | None, ...], ...]
     outputs: int
     dtypes: tuple[str, ...] = ()
+    codes: tuple[int, ...] = ()
+
+    @staticmethod
+    def of(data: Data) -> Spec:
+        """What a network for these data has to take and give."""
+        return Spec(data.shapes, data.outputs, data.dtypes, tuple(data.meta.get("codes", ())))
 
     def dtype(self, index: int) -> str:
         """dtype of an input."""

@@ -32,6 +32,8 @@ class Data:
              time], "points" [n, points, 3], ...
     classes  names of the classes
     meta     anything else as plain data: where it came from, what was done to it
+    scales   for each input None, or (mean, deviation) that fit one sample: a network sees (input - mean) / deviation.
+             So images stay bytes on disk and in memory, and become numbers batch by batch
     """
 
     inputs: tuple[Array, ...]
@@ -42,6 +44,7 @@ class Data:
     classes: tuple[str, ...] = ()
     name: str = "data"
     meta: Mapping[str, Any] = field(default_factory=dict)
+    scales: tuple[tuple[Array, Array] | None, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.target)
@@ -52,6 +55,8 @@ class Data:
         for index, array in enumerate(self.inputs):
             if len(array) != count:
                 raise DataError(f"input {index} has {len(array)} samples, the target {count}")
+        if self.scales and len(self.scales) != len(self.inputs):
+            raise DataError(f"got {len(self.scales)} scales for {len(self.inputs)} inputs, expected one for each")
         if set(self.splits) != set(SPLITS):
             raise DataError(f"got splits {sorted(self.splits)}, expected train, valid and test")
         taken = np.concatenate([np.asarray(self.splits[name]) for name in SPLITS])
@@ -80,7 +85,8 @@ class Data:
     @property
     def dtypes(self) -> tuple[str, ...]:
         """dtype of each input as a network sees it."""
-        return tuple(["float32" if np.issubdtype(a.dtype, np.floating) else "int64" for a in self.inputs])
+        real = [np.issubdtype(array.dtype, np.floating) for array in self.inputs]
+        return tuple(["float32" if r or self._scale(i) is not None else "int64" for i, r in enumerate(real)])
 
     def size(self, split: str = "train") -> int:
         """Number of samples in a split."""
@@ -89,8 +95,16 @@ class Data:
     def batch(self, index: Sequence[int] | Array) -> tuple[tuple[Tensor, ...], Tensor]:
         """Inputs and target of some samples, as tensors (float32 or int64)."""
         index = np.asarray(index)
-        inputs = [_tensor(array[index]) for array in self.inputs]
+        inputs = []
+        for i, array in enumerate(self.inputs):
+            scale, rows = self._scale(i), array[index]
+            if scale is not None:
+                rows = (rows.astype(np.float32) - scale[0]) / scale[1]
+            inputs.append(_tensor(rows))
         return tuple(inputs), _tensor(self.target[index])
+
+    def _scale(self, index: int) -> tuple[Array, Array] | None:
+        return self.scales[index] if self.scales else None
 
     def tensors(self, split: str = "train") -> tuple[tuple[Tensor, ...], Tensor]:
         """All of a split, as tensors."""
