@@ -40,6 +40,11 @@ _HOME = {
     "to_source": "archwright.exchange.source",
     "parts": "archwright.parts",
     "claims": "archwright.flows.claims",
+    "search": "archwright.flows.search",
+    "Bundle": "archwright.flows.bundle",
+    "ArchClassifier": "archwright.sklearn",
+    "ArchRegressor": "archwright.sklearn",
+    "open_data": "archwright.data.open",
 }
 """Public name -> module that defines it; `parts` is the module itself."""
 
@@ -54,11 +59,14 @@ if TYPE_CHECKING:
     from archwright.core.supernet import Supernet
     from archwright.data.builtin import builtin
     from archwright.data.data import Data, from_arrays
+    from archwright.data.open import open_data
     from archwright.exchange.capture import capture
     from archwright.exchange.draw import draw
     from archwright.exchange.onnx import to_onnx
     from archwright.exchange.source import to_source
+    from archwright.flows.bundle import Bundle
     from archwright.flows.claims import claims
+    from archwright.flows.search import search
     from archwright.ir import Graph, Node, Pattern, Type
     from archwright.net.axes import axes
     from archwright.net.batch import batch
@@ -66,6 +74,7 @@ if TYPE_CHECKING:
     from archwright.net.net import Net, init, load
     from archwright.net.rewrite import rewrite
     from archwright.ops import edit
+    from archwright.sklearn import ArchClassifier, ArchRegressor
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from pathlib import Path
@@ -148,19 +149,90 @@ def claims(
 
 @app.command()
 def search(
-    data: Annotated[str, typer.Argument(help="A data file, a folder, or a built-in name such as digits.")],
-    budget: Annotated[str, typer.Option(help="How long to search, such as 60s, 5m or 1h.")] = "5m",
+    data: Annotated[str, typer.Argument(help="A data file, a folder of class folders, or a built-in name: digits.")],
+    target: Annotated[str | None, typer.Option(help="The column to predict; by default the last one.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Wall time in all, such as 60s, 5m or 1h; 5m by default.")] = None,
+    objective: Annotated[
+        str, typer.Option(help="error or any scikit-learn metric; params, flops, bytes, memory, energy, latency.")
+    ] = "error",
+    max_: Annotated[
+        str | None, typer.Option("--max", help="Limits that are never exceeded: params=20k,latency=1ms.")
+    ] = None,
+    space: Annotated[str | None, typer.Option(help="A space part; by default what suits the data.")] = None,
+    strategy: Annotated[str, typer.Option(help="A strategy part, or optuna:TPESampler and so on.")] = "portfolio",
+    from_: Annotated[
+        Path | None, typer.Option("--from", help="Begin at the network of a bundle or saved net.")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Candidates to train, instead of or within a time.")] = None,
+    seed: Annotated[int, typer.Option(help="Decides splits, proposals and weights.")] = 0,
+    storage: Annotated[str | None, typer.Option(help="Optuna storage URL of the ledger.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the bundle; NAME-net by default.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the search that was begun there.")] = False,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes; one a core by default.")] = None,
+    task: Annotated[str | None, typer.Option(help="classification or regression, if not what is inferred.")] = None,
+    time: Annotated[str | None, typer.Option(help="Split by the order of this column: the newest rows test.")] = None,
+    group: Annotated[str | None, typer.Option(help="Keep rows with equal values of this column together.")] = None,
+    use: Annotated[list[Path] | None, typer.Option(help="A part of your own: the path of its file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Find a better network for data within a budget. (The search itself is not built yet; this tells what is.)"""
-    typer.echo(f"archwright search {data} --budget {budget}: the search is not built yet; what it will stand on is:")
-    for line in (
-        "an architecture as data: archwright.edit, Graph, Net, save and load (graph.json, weights.safetensors)",
-        "any PyTorch module brought in: archwright.capture",
-        "costs without running, tied axes, rewrites: net.cost, archwright.axes, archwright.rewrite",
-        "modules to train, one or many at once: archwright.build, archwright.batch",
-        "what comes out: archwright.to_onnx, archwright.to_source, archwright.draw",
-    ):
-        typer.echo(f"  {line}")
+    """Find a better network for data within a budget, and write it as a bundle."""
+    from archwright.flows.interrupts import Interrupts
+
+    with Interrupts() as interrupts:  # what is found is written, whenever Ctrl-C is pressed
+        try:
+            with interrupts.open():
+                from archwright import live
+
+                began = live.process_start()
+                from archwright.core import registry
+                from archwright.flows import bundle
+                from archwright.flows.search import search as run_search
+
+                for path in use or ():
+                    registry.use(path)
+                name = live.name_of(data)
+                folder = bundle.place(out or Path(f"{name}-net"))
+                work = folder.with_name(f"{folder.name}.search")
+                given = {"task": task, "time": time, "group": group}
+                with live.shown() as progress:
+                    result = run_search(
+                        data, target, budget=budget, objective=objective, limit=max_, space=space, strategy=strategy,
+                        start=from_, trials=trials, seed=seed, folder=work, storage=storage, name=name, resume=resume,
+                        workers=workers, progress=progress, command=live.command(), began=began,
+                        **{key: value for key, value in given.items() if value is not None},
+                    )  # fmt: skip
+        except KeyboardInterrupt:
+            raise ArchwrightError("stopped before there was a network: nothing is written") from None
+        result.save(folder)
+        live.clean(work)
+        live.summary(result.run, folder)
+        if as_json:
+            record = {"bundle": str(folder), **bundle.plain(result.run)}
+            typer.echo(json.dumps(record, ensure_ascii=False, allow_nan=False))
+
+
+@app.command()
+def predict(
+    bundle: Annotated[Path, typer.Argument(help="A bundle that archwright search wrote.")],
+    data: Annotated[str, typer.Argument(help="Data of the same kind as it was trained on; a target is not needed.")],
+    out: Annotated[Path | None, typer.Option(help="Write the predictions to this CSV file.")] = None,
+    proba: Annotated[bool, typer.Option("--proba", help="Also the probability of each class.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """What a bundle's network predicts for data, one line a sample; with targets in the data, also how well."""
+    from archwright import live
+    from archwright.flows.predict import predict as run_predict
+
+    found = run_predict(bundle, data, proba=proba)
+    for name, value in found.scores.items():
+        typer.echo(f"{name} {value:.6g}", err=True)
+    if out is not None:
+        live.write(out, found.csv())
+        typer.echo(f"{len(found.predicted)} predictions: {out}", err=True)
+    if as_json:
+        typer.echo(json.dumps(found.as_dict(), ensure_ascii=False))
+    elif out is None:
+        typer.echo(found.csv(), nl=False)
 
 
 def _open(what: str, allow_opaque: bool) -> Net:
@@ -192,6 +264,11 @@ def main() -> None:
         app()
     except ArchwrightError as error:
         typer.echo(f"archwright: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        typer.echo(f"archwright: {error.strerror}: {error.filename or 'a file'} cannot be written or read", err=True)
         sys.exit(2)
 
 

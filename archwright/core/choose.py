@@ -187,19 +187,59 @@ def replay(trace: Mapping[str, Any], otherwise: Decide | None = None) -> Decide:
 
 
 def from_optuna(trial: Any) -> Decide:
-    """The decisions of an Optuna trial: parameters are named as the choices."""
+    """The decisions of an Optuna trial: parameters are named as the choices (see `parameter`)."""
+    from optuna.distributions import CategoricalDistribution, IntDistribution
+    from optuna.trial import Trial
+
+    past = trial.study.get_trials(deepcopy=False) if isinstance(trial, Trial) else []
+    known = {name: one for other in past for name, one in other.distributions.items()}
 
     def decide(name: str, options: Options) -> Scalar:
-        if options.kind == "number":
-            value: Scalar = trial.suggest_float(name, options.low, options.high, log=options.log)
-        elif options.kind in ("integer", "repeat") and len(options.values) > 1:
-            low, second, high = options.values[0], options.values[1], options.values[-1]
-            value = trial.suggest_int(name, low, high, step=second - low)  # type: ignore[operator]
+        wanted = distribution(options)
+        place = parameter(name, wanted, known)
+        value: Scalar
+        if isinstance(wanted, CategoricalDistribution):
+            value = trial.suggest_categorical(place, wanted.choices)
+        elif isinstance(wanted, IntDistribution):
+            value = trial.suggest_int(place, wanted.low, wanted.high, step=wanted.step)
         else:
-            value = trial.suggest_categorical(name, options.values)
+            value = trial.suggest_float(place, wanted.low, wanted.high, log=wanted.log)
         return value
 
     return decide
+
+
+def distribution(options: Options) -> Any:
+    """The Optuna distribution of a decision."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if options.kind == "number":
+        return FloatDistribution(options.low, options.high, log=options.log)
+    if options.kind in ("integer", "repeat") and len(options.values) > 1:
+        low, second, high = options.values[0], options.values[1], options.values[-1]
+        return IntDistribution(low, high, step=second - low)  # type: ignore[operator, arg-type]
+    return CategoricalDistribution(options.values)
+
+
+def parameter(name: str, wanted: Any, known: Mapping[str, Any]) -> str:
+    """The name under which Optuna keeps a choice: its own, or name#2, name#3 ... where an Optuna study has that name
+    with another list of options (`known`: name -> distribution), which Optuna does not allow to change."""
+    place, number = name, 1
+    while place in known and not _compatible(known[place], wanted):
+        number += 1
+        place = f"{name}#{number}"
+    return place
+
+
+def choice(name: str) -> str:
+    """The choice that an Optuna parameter stands for: the inverse of `parameter`."""
+    return name.partition("#")[0]
+
+
+def _compatible(one: Any, other: Any) -> bool:
+    from optuna.distributions import CategoricalDistribution
+
+    return type(one) is type(other) and (not isinstance(one, CategoricalDistribution) or one == other)
 
 
 # -------------------------------------------------------------------------------------------- counting, enumerating

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -49,8 +50,17 @@ _DIGIT_SHAPES = (
 """Twelve heights for each digit, as in MNIST-1D (Greydanus and Kobak, 2020, arXiv 2011.14439)."""
 
 
-def _mnist1d(seed: int, count: int = 5000, length: int = 40) -> Data:
-    """Ten one-dimensional shapes, padded, scaled, sheared, shifted, with correlated and white noise, after MNIST-1D."""
+def _mnist1d(seed: int) -> Data:
+    x, target = _shapes()
+    x = (x - x.mean()) / x.std()
+    return from_arrays(x, target, kind="signal", seed=seed, name="mnist1d", classes=[str(d) for d in range(10)])
+
+
+def _shapes(count: int = 5000, length: int = 40) -> tuple[Array, Array]:
+    """Ten one-dimensional shapes, padded, scaled, sheared, shifted, with correlated and white noise, after MNIST-1D.
+
+    Signals [count, 1, length] float32 and digits [count].
+    """
     rng = np.random.default_rng(20201128)
     target = np.arange(count) % 10
     x = np.empty((count, 1, length), np.float32)
@@ -65,8 +75,7 @@ def _mnist1d(seed: int, count: int = 5000, length: int = 40) -> Data:
         signal = signal + 0.25 * noise + 0.02 * rng.standard_normal(72)
         signal = signal + 0.75 * (rng.random() - 0.5) * np.linspace(-0.5, 0.5, 72)
         x[i, 0] = np.interp(np.linspace(0, 71, length), np.arange(72), signal)
-    x = (x - x.mean()) / x.std()
-    return from_arrays(x, target, kind="signal", seed=seed, name="mnist1d", classes=[str(d) for d in range(10)])
+    return x, target
 
 
 BUILTIN: dict[str, Callable[[int], Data]] = {
@@ -81,3 +90,22 @@ def builtin(name: str, seed: int = 0) -> Data:
     if name not in BUILTIN:
         raise DataError(f"no built-in data are named '{name}': expected one of {', '.join(BUILTIN)}")
     return BUILTIN[name](seed)
+
+
+def raw(name: str) -> tuple[Any, Array]:
+    """Inputs as they come, and targets as a user would write them: what a recipe is fitted to.
+
+    A DataFrame with named columns for tables; digits [n, 1, 8, 8] of bytes 0 to 16; mnist1d [n, 1, 40].
+    """
+    if name not in BUILTIN:
+        raise DataError(f"no built-in data are named '{name}': expected one of {', '.join(BUILTIN)}")
+    if name == "mnist1d":
+        return _shapes()
+    if name == "digits":
+        x, y, _ = _sklearn(name)
+        return x.reshape(-1, 1, 8, 8).astype(np.uint8), y
+    from sklearn import datasets
+
+    bunch = getattr(datasets, f"load_{name}")(as_frame=True, **({"scaled": False} if name == "diabetes" else {}))
+    y = bunch.target.to_numpy()
+    return bunch.data, y if name == "diabetes" else np.array([str(label) for label in bunch.target_names])[y]

@@ -60,7 +60,7 @@ class Data:
         if set(self.splits) != set(SPLITS):
             raise DataError(f"got splits {sorted(self.splits)}, expected train, valid and test")
         taken = np.concatenate([np.asarray(self.splits[name]) for name in SPLITS])
-        if len(taken) and (taken.min() < 0 or taken.max() >= count or len(np.unique(taken)) != len(taken)):
+        if len(taken) and (taken.min() < 0 or taken.max() >= count or np.bincount(taken).max() > 1):
             raise DataError(f"splits overlap or reach outside of the {count} samples")
         if self.task == "classification":
             whole = np.issubdtype(self.target.dtype, np.integer)

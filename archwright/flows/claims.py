@@ -93,16 +93,16 @@ def changed(path: str | os.PathLike[str] = CLAIMS) -> list[Part]:
 
 def machine() -> dict[str, Any]:
     """What the figures were measured on: cpu, cores that may be used, torch and archwright versions."""
-    import torch
+    from importlib.metadata import version
 
-    from archwright import __version__
+    import torch
 
     return {
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         "threads": torch.get_num_threads(),
         "torch": str(torch.__version__),
-        "archwright": __version__,
+        "archwright": version("archwright"),
     }
 
 

@@ -1,0 +1,307 @@
+"""`Ledger`: the record of a search, which is an Optuna study. Whatever reads Optuna studies reads it.
+
+    trial parameters    the trace (names that Optuna cannot hold twice get a number: see `choose.parameter`)
+    trial values        the objectives, in the order of the study
+    user attributes     "session" (which process works on it), "reason" (why it failed or was refused), "result":
+                        whatever else the search adds as plain data, in one attribute since each costs a transaction
+
+A trial is in the storage from the moment at which its training begins, so that two processes on one storage see each
+other's, and what is finished stays whatever happens to the process. Trials that a dead process left running are marked
+as failed by `bury`, and asked for again by no one: their seeds are their numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+import uuid
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from archwright.core import choose, seeds
+from archwright.core.choose import Options
+from archwright.core.records import Direction, Trace, Trial
+from archwright.core.space import Space
+from archwright.errors import ArchwrightError, FormatError
+
+ATTR = "archwright"
+"""The study's attribute that says what is searched: a ledger is resumed only with the same."""
+
+ID = "archwright id"
+"""The study's attribute with a name that no other study has: numbers and names are used again, in other storages."""
+
+_STATES = {TrialState.COMPLETE: "complete", TrialState.RUNNING: "running", TrialState.WAITING: "running"}
+
+
+class Ledger:
+    """The trials of one search. Made by `begin` or `resume`.
+
+    study     the Optuna study
+    session   a name for this process, which stands in the trials that it works on
+    """
+
+    def __init__(self, study: optuna.Study) -> None:
+        self.study = study
+        self.session = _session()
+        self._began = time.monotonic()
+        self._read: dict[int, Trial] = {}
+        self._known: dict[str, BaseDistribution] = {}
+
+    # ------------------------------------------------------------------------------------------------------- reading
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return str(self.study.study_name)
+
+    @property
+    def directions(self) -> tuple[Direction, ...]:
+        """ "min" or "max" for each objective."""
+        return tuple(["min" if d == optuna.study.StudyDirection.MINIMIZE else "max" for d in self.study.directions])
+
+    @property
+    def id(self) -> str:
+        """What tells the study from all others, wherever they are stored."""
+        return str(self.study.user_attrs.get(ID, self.name))
+
+    def trials(self) -> list[Trial]:
+        """All trials in the order of their numbers. Those that were refused or stopped early are "failed": they have
+        no values; `extra["state"]` has Optuna's word."""
+        found = []
+        for frozen in self.study.get_trials(deepcopy=False):
+            if frozen.number not in self._read:
+                self._known.update(frozen.distributions)
+                trial = _trial(frozen)
+                if frozen.state.is_finished():
+                    self._read[frozen.number] = trial
+                else:
+                    found.append(trial)
+                    continue
+            found.append(self._read[frozen.number])
+        return found
+
+    def about(self) -> Mapping[str, Any]:
+        """What was given to `begin` as `about`."""
+        found: Mapping[str, Any] = self.study.user_attrs.get(ATTR, {})
+        return found
+
+    # ------------------------------------------------------------------------------------------------------- writing
+    def open(self, trace: Mapping[str, Any], asked: Mapping[str, Options], **extra: Any) -> int:
+        """Enter a trial that begins now; its number. `asked`: as `Space.decisions` gives."""
+        params, distributions = {}, {}
+        for name, options in asked.items():
+            wanted = choose.distribution(options)
+            place = choose.parameter(name, wanted, self._known)
+            params[place], distributions[place] = trace[name], wanted
+        self._known.update(distributions)
+        attrs = {"session": self.session, **extra}
+        self.study.add_trial(
+            create_trial(state=TrialState.RUNNING, params=params, distributions=distributions, user_attrs=attrs)
+        )
+        # another process may have entered one in between: ours is the last with our session
+        mine = [t for t in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) if _is(t, self.session)]
+        return max(t.number for t in mine)
+
+    def complete(self, number: int, values: Sequence[float], **result: Any) -> None:
+        """Close a trial with its values. Not-a-number is a failure: Optuna holds none."""
+        if any(np.isnan(values)):
+            self.fail(number, f"its values are {', '.join([f'{v:g}' for v in values])}", **result)
+            return
+        self._add(number, None, result)
+        self.study.tell(number, [float(v) for v in values])
+
+    def fail(self, number: int, reason: str, **result: Any) -> None:
+        """Close a trial that broke: it diverged, raised, ran out of memory."""
+        self._add(number, reason, result)
+        self.study.tell(number, state=TrialState.FAIL)
+
+    def prune(self, number: int, reason: str, **result: Any) -> None:
+        """Close a trial that was stopped as hopeless, or refused since it is over a limit."""
+        self._add(number, reason, result)
+        self.study.tell(number, state=TrialState.PRUNED)
+
+    def _add(self, number: int, reason: str | None, result: Mapping[str, Any]) -> None:
+        trial = self.study.get_trials(deepcopy=False)[number]
+        for name, value in (("reason", reason), ("result", dict(result))):
+            if value:
+                self.study._storage.set_trial_user_attr(trial._trial_id, name, value)
+
+    # ---------------------------------------------------------------------------------------------------- the budget
+    def spend(self, seconds: float) -> None:
+        """Record how long this process has worked so far."""
+        self.study.set_user_attr(f"seconds {self.session}", float(seconds))
+
+    def spent(self) -> float:
+        """Seconds that all processes together have worked so far; those that worked side by side count once each."""
+        return sum([v for k, v in self.study.user_attrs.items() if k.startswith("seconds ")])
+
+    def bury(self) -> int:
+        """Mark as failed the trials that processes of this machine left running when they died; their number."""
+        count = 0
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            session = str(trial.user_attrs.get("session", ""))
+            if session != self.session and not _alive(session):
+                self.fail(trial.number, "the process that worked on it was stopped")
+                count += 1
+        return count
+
+
+# ------------------------------------------------------------------------------------------------ beginning, resuming
+def begin(
+    url: str | None, name: str, directions: Sequence[Direction], about: Mapping[str, Any], names: Sequence[str]
+) -> Ledger:
+    """A new study in a storage. If the name is taken, name-2, name-3 ... is used: nothing is ever overwritten.
+
+    url     any Optuna storage URL (sqlite:///file.db, postgresql://...), or the path of a journal file ending in .log;
+            None keeps it in memory
+    about   plain data that say what is searched
+    names   of the objectives
+    """
+    storage = _storage(url)
+    taken = set(optuna.study.get_all_study_names(storage))
+    place, number = name, 1
+    while place in taken:
+        number += 1
+        place = f"{name}-{number}"
+    study = optuna.create_study(
+        storage=storage, study_name=place, directions=["minimize" if d == "min" else "maximize" for d in directions]
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names(list(names))
+    study.set_user_attr(ATTR, json.loads(json.dumps(about)))
+    study.set_user_attr(ID, uuid.uuid4().hex)
+    return Ledger(study)
+
+
+def resume(url: str, name: str, about: Mapping[str, Any]) -> Ledger:
+    """The latest study of that name (name, name-2, ...) in a storage.
+
+    Raises `FormatError` if there is none, or if it is a search for something else: then it says what differs.
+    """
+    storage = _storage(url)
+    found = [n for n in optuna.study.get_all_study_names(storage) if n == name or _numbered(n, name)]
+    if not found:
+        raise FormatError(f"{url} holds no search named '{name}' to resume: leave out --resume to begin one")
+    latest = max(found, key=lambda n: int(n[len(name) + 1 :] or 1) if n != name else 1)
+    ledger = Ledger(optuna.load_study(study_name=latest, storage=storage))
+    wanted = json.loads(json.dumps(about))
+    for key, value in wanted.items():
+        if ledger.about().get(key) != value:
+            raise FormatError(
+                f"the search '{latest}' has {key} {ledger.about().get(key)!r}, this one {value!r}: "
+                "give the same to resume it, or leave out --resume to begin anew"
+            )
+    ledger.bury()
+    return ledger
+
+
+def _numbered(found: str, name: str) -> bool:
+    return found.startswith(f"{name}-") and found[len(name) + 1 :].isdigit()
+
+
+def _storage(url: str | None) -> Any:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if url is None:
+        return optuna.storages.InMemoryStorage()
+    try:
+        if url.endswith(".log"):
+            from optuna.storages import JournalStorage
+            from optuna.storages.journal import JournalFileBackend
+
+            return JournalStorage(JournalFileBackend(url))
+        if url.startswith("sqlite"):
+            Path(url.partition("///")[2]).parent.mkdir(parents=True, exist_ok=True)
+            # two processes may write at once: the second waits
+            return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
+        return optuna.storages.get_storage(url)
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise FormatError(f"the storage {url} cannot be opened ({reason}): expected a URL that Optuna takes") from None
+
+
+# ------------------------------------------------------------------------------------------------- ours and Optuna's
+def _trial(frozen: FrozenTrial) -> Trial:
+    trace = Trace({choose.choice(name): value for name, value in frozen.params.items()})
+    attrs = dict(frozen.user_attrs)
+    extra = {**attrs.pop("result", {}), **attrs, "state": frozen.state.name.lower()}
+    values = tuple(frozen.values) if frozen.state == TrialState.COMPLETE and frozen.values else ()
+    return Trial(frozen.number, trace, values, _STATES.get(frozen.state, "failed"), extra)  # type: ignore[arg-type]
+
+
+class StrategySampler(BaseSampler):
+    """A strategy of ours as an Optuna sampler, for `study.optimize` with `space.from_optuna(trial)` in the objective.
+
+    propose  the strategy's function, such as `registry.load("strategy/random")`
+    """
+
+    def __init__(self, propose: Any, space: Space, seed: int = 0) -> None:
+        self._propose, self._space, self._seed = propose, space, seed
+        self._trace: Mapping[str, Any] = {}
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Asks the strategy for one trace."""
+        ledger = Ledger(study)
+        history = [t for t in ledger.trials() if t.number != trial.number]
+        generator = seeds.rng(self._seed, "propose", len(history))
+        found = self._propose(tuple(history), self._space, generator, 1, directions=ledger.directions)
+        self._trace = found[0] if found else self._space.random(generator)
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Nothing: every parameter is looked up in the trace."""
+        return {}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """The trace's choice."""
+        name = choose.choice(param_name)
+        if name not in self._trace:
+            raise ArchwrightError(f"parameter '{param_name}' is no choice of space '{self._space.name}'")
+        return self._trace[name]
+
+
+def _session() -> str:
+    return f"{platform.node()}:{os.getpid()}:{_started(os.getpid())}"
+
+
+def _started(pid: int) -> str:
+    """When a process began, so that a later one of the same number is not taken for it; "" where that is not known."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def _alive(session: str) -> bool:
+    """Whether the process of a session runs. One of another machine is taken to."""
+    host, _, rest = session.partition(":")
+    pid, _, started = rest.partition(":")
+    if host != platform.node() or not pid.isdigit():
+        return bool(host) and host != platform.node()
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return _started(int(pid)) == started
+
+
+def _is(trial: FrozenTrial, session: str) -> bool:
+    return trial.user_attrs.get("session") == session

@@ -1,0 +1,147 @@
+"""Signals as arrays: read from WAV files, resampled, brought to a length, and turned into log mel energies.
+
+    P[t, f] = |sum_m w[m] x[t hop + m] exp(-2 pi i f m / F)|^2 / F      power of frame t; Hann window w, F points
+    E[t, b] = log(sum_f M[b, f] P[t, f] + 1e-6)                         M: triangles, equally wide on the mel scale
+
+with mel(f) = 2595 log10(1 + f / 700) and F the power of two from the window on. Samples lie in [-1, 1).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import wave
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from archwright.data.data import Array
+from archwright.errors import DataError, MissingExtra
+
+SUFFIXES = (".wav", ".wave", ".flac", ".ogg", ".aiff", ".aif")
+
+
+def read(path: str | os.PathLike[str], rate: int | None = None) -> tuple[Array, int]:
+    """Samples [T] float32, the mean of the channels, and their rate in Hz; resampled if another `rate` is asked for.
+
+    PCM of 8, 16, 24 and 32 bits is read here, everything else by soundfile. Raises `DataError` for what is no sound.
+    """
+    try:
+        with wave.open(os.fspath(path), "rb") as file:
+            channels, width, old = file.getnchannels(), file.getsampwidth(), file.getframerate()
+            raw = file.readframes(file.getnframes())
+        samples = _pcm(raw, width, channels)
+    except (wave.Error, EOFError, OSError) as error:
+        if os.path.isfile(path) and os.path.getsize(path) > 44:  # a WAV file's head
+            samples, old = _soundfile(path)
+        else:
+            raise DataError(f"{os.fspath(path)} cannot be read as WAV: {str(error) or 'it ends early'}") from None
+    if not len(samples) or not old:
+        raise DataError(f"{os.fspath(path)} holds no samples")
+    if rate is None or rate == old:
+        return samples.astype(np.float32), old
+    return resample(samples, old, rate).astype(np.float32), rate
+
+
+def measure(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """(samples, rate in Hz) of a file: from its head, where it is PCM. Raises `DataError` for what is no sound."""
+    try:
+        with wave.open(os.fspath(path), "rb") as file:
+            return file.getnframes(), file.getframerate()
+    except (wave.Error, EOFError, OSError):
+        samples, rate = read(path)
+        return len(samples), rate
+
+
+def _pcm(raw: bytes, width: int, channels: int) -> Array:
+    raw = raw[: len(raw) // (channels * width) * channels * width]
+    if width == 1:  # the only width without a sign
+        values = np.frombuffer(raw, np.uint8).astype(np.float64) / 128 - 1
+    else:  # the bytes of each number into the high end of 32 bits
+        wide = np.zeros((len(raw) // width, 4), np.uint8)
+        wide[:, 4 - width :] = np.frombuffer(raw, np.uint8).reshape(-1, width)
+        values = wide.view("<i4")[:, 0] / 2.0**31
+    return values.reshape(-1, channels).mean(1)
+
+
+def _soundfile(path: str | os.PathLike[str]) -> tuple[Array, int]:
+    try:
+        import soundfile
+    except ImportError:
+        raise MissingExtra(f"{os.fspath(path)} is no PCM WAV file: run pip install 'archwright[audio]'") from None
+    try:
+        samples, rate = soundfile.read(os.fspath(path), always_2d=True)
+    except (RuntimeError, OSError) as error:
+        raise DataError(f"{os.fspath(path)} cannot be read as a recording: {error}") from None
+    return samples.mean(1), int(rate)
+
+
+def resample(x: Array, old: int, new: int) -> Array:
+    """The signal [T] at another rate, in Hz: its spectrum cut, or filled up with zeros."""
+    step = old // math.gcd(old, new)  # so many samples become a whole number of others
+    padded = np.pad(x, (0, -len(x) % step))
+    count = len(padded) * new // old
+    found = np.fft.irfft(np.fft.rfft(padded)[: count // 2 + 1], count) * (new / old)
+    return found[: max(1, round(len(x) * new / old))]
+
+
+def mono(signal: Any) -> Array:
+    """[T] of [T] or [channels, T]."""
+    x = np.asarray(signal, np.float64)
+    if x.ndim > 2 or not x.size:
+        raise DataError(f"got a recording of shape {x.shape}, expected [samples] or [channels, samples]")
+    return x if x.ndim == 1 else x.mean(0)
+
+
+def settings(rate: int, samples: int) -> dict[str, int]:
+    """The front end for recordings of so many samples: frames of 40 ms each 20 ms, and up to 40 mel bands.
+
+    Where a rate is so low that 40 bands would be narrower than the spectrum is fine, there are fewer.
+    """
+    window = max(2, min(round(0.04 * rate), samples))
+    mels = 40
+    while mels > 1 and not filters(mels, window, rate).any(1).all():
+        mels -= 1
+    return {"samples": samples, "window": window, "hop": max(1, round(0.02 * rate)), "mels": mels}
+
+
+def frames(samples: int, window: int, hop: int) -> int:
+    """How many frames `log_mel` makes."""
+    return (samples - window) // hop + 1
+
+
+@lru_cache(8)
+def filters(mels: int, window: int, rate: int) -> Array:
+    """Triangles [mels, F // 2 + 1]: their corners are equally far in mel."""
+    size = 1 << (window - 1).bit_length()
+    top = 2595 * math.log10(1 + rate / 2 / 700)
+    corners = 700 * (10 ** (np.linspace(0, top, mels + 2) / 2595) - 1)
+    f = np.arange(size // 2 + 1) * rate / size
+    left, middle, right = corners[:-2, None], corners[1:-1, None], corners[2:, None]
+    return np.maximum(0, np.minimum((f - left) / (middle - left), (right - f) / (right - middle)))
+
+
+def log_mel(x: Array, rate: int, *, samples: int, window: int, hop: int, mels: int) -> Array:
+    """[mels, frames] of a recording [T], brought to `samples` first: its middle, or itself amid silence."""
+    spare = samples - len(x)
+    x = np.pad(x, (spare // 2, spare - spare // 2)) if spare > 0 else x[-spare // 2 :][:samples]
+    parts = np.lib.stride_tricks.sliding_window_view(np.nan_to_num(x), window)[::hop]
+    size = 1 << (window - 1).bit_length()
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
+    power = np.abs(np.fft.rfft(parts * hann, size)) ** 2 / size
+    return np.log(power @ filters(mels, window, rate).T + 1e-6).T
+
+
+def pad(raw: Any, channels: int, length: int) -> Array:
+    """[n, channels, length] float32 of signals [T] or [channels, T] of any length: cut, or NaN after their end."""
+    if isinstance(raw, np.ndarray) and raw.shape[1:] == (channels, length):
+        return np.where(np.isfinite(raw), raw, np.nan).astype(np.float32)
+    found = np.full((len(raw), channels, length), np.nan, np.float32)
+    for i, signal in enumerate(raw):
+        x = np.atleast_2d(np.asarray(signal, np.float32))
+        if x.ndim != 2 or x.shape[0] != channels:
+            raise DataError(f"signal {i} has shape {np.shape(signal)}, expected {channels} channels: [channels, time]")
+        found[i, :, : x.shape[1]] = x[:, :length]
+    found[~np.isfinite(found)] = np.nan
+    return found

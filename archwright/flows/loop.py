@@ -1,0 +1,346 @@
+"""The loop of a search: propose, train, record, until the budget or the trials are spent.
+
+With a budget in seconds jobs follow one another on whichever worker is free. Where trials are counted, rounds of one
+job for each worker follow one another, so that what is proposed depends on finished rounds alone and not on the clock.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from archwright.core import seeds
+from archwright.core.ledger import Ledger
+from archwright.core.records import Trial
+from archwright.core.space import Space
+from archwright.data.data import Data
+from archwright.flows.interrupts import Interrupts
+from archwright.flows.objectives import Objective, over
+from archwright.flows.plan import Plan
+from archwright.flows.pool import Done, Here, Pool
+from archwright.flows.proposals import Candidate, Proposals
+from archwright.kit.ranks import fronts, signed
+from archwright.kit.settings import Settings
+from archwright.kit.together import LOOKS
+
+KEEP = {2: 0.6, 3: 0.5, 4: 0.4, 5: 0.35, 6: 0.3}
+"""Look -> the share of comparable candidates that go on after it."""
+
+COMPARABLE = 8
+"""Candidates that must have come to a look before any is given up there."""
+
+
+@dataclass
+class State:
+    """How a search stands, for who shows it.
+
+    phase   "search", "final training", "done"
+    left    seconds of the budget that are left, None where trials are counted
+    trials  finished ones, whatever came of them; `wanted` of them where they are counted; `failed` ones
+    best    the best value of the first metric so far; its name and unit
+    front   trials that no other dominates
+    """
+
+    phase: str
+    left: float | None
+    trials: int
+    wanted: int | None
+    failed: int
+    best: float | None
+    metric: str
+    unit: str
+    front: int
+
+
+Progress = Callable[[State], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Ask:
+    """What is asked for, checked.
+
+    trials  how many to train, None for as many as the budget allows
+    began   when this process began to spend of the budget, on the monotonic clock
+    before  seconds of the budget that others had spent by then: the search is a resumed one
+    """
+
+    data: Data
+    objectives: tuple[Objective, ...]
+    limits: Mapping[str, float]
+    plan: Plan
+    trials: int | None
+    seed: int
+    began: float
+    before: float = 0.0
+
+    @property
+    def metric(self) -> Objective:
+        """What candidates are compared by: the first objective that is no cost."""
+        return next(o for o in self.objectives if not o.is_cost)
+
+    @property
+    def sign(self) -> float:
+        """1 where less of the metric is better, else -1."""
+        return 1.0 if self.metric.direction == "min" else -1.0
+
+    @property
+    def cost_names(self) -> list[str]:
+        """Costs that are objectives or limits."""
+        return list(dict.fromkeys([*[o.name for o in self.objectives if o.is_cost], *self.limits]))
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until the end of the budget."""
+        return None if self.plan.budget is None else self.plan.budget - self.at
+
+    @property
+    def at(self) -> float:
+        """Seconds of the budget that are spent."""
+        return self.before + self.spent
+
+    @property
+    def spent(self) -> float:
+        """Seconds that this process spent of it."""
+        return time.monotonic() - self.began
+
+    def value(self, trial: Trial) -> float:
+        """The metric of a complete trial."""
+        return trial.values[self.objectives.index(self.metric)]
+
+
+class Loop:
+    """A search under way.
+
+    start   (trace) -> folder of a net whose weights the trace begins with, or None for fresh ones
+    nets    where the nets of complete trials are kept, by number
+    """
+
+    def __init__(
+        self,
+        ask: Ask,
+        space: Space,
+        proposals: Proposals,
+        book: Ledger,
+        work: Path,
+        *,
+        label: str,
+        start: Callable[[Mapping[str, Any]], str] | None = None,
+        progress: Progress | None = None,
+        interrupts: Interrupts | None = None,
+    ) -> None:
+        self.ask, self.space, self.proposals, self.book = ask, space, proposals, book
+        self.work, self.nets, self.label = work, work / "nets" / book.id, label
+        self.interrupts = interrupts or Interrupts()
+        self._start, self._progress = start, progress
+        self._entered = 0
+        self._shown = 0.0
+        self._state: State | None = None
+
+    def run(self, pool: Pool | Here) -> bool:
+        """Search until the budget or the trials are spent; whether Ctrl-C ended it."""
+        interrupted = False
+        self._entered = self._tried()
+        try:
+            if self.ask.plan.budget is None:
+                self._counted(pool)
+            else:
+                self._timed(pool)
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            for done in pool.abandon():
+                self._close(done)
+            self.book.spend(self.ask.spent)
+        return self.interrupts.take() or interrupted
+
+    def _tried(self) -> int:
+        """Finished trials, whatever came of them, but those that were refused."""
+        return sum([t.state != "running" and not t.extra.get("refused") for t in self.book.trials()])
+
+    def _counted(self, pool: Pool | Here) -> None:
+        wanted = self.ask.trials or 0
+        while (left := wanted - self._tried()) > 0 and not self.interrupts.asked:
+            groups: list[list[Candidate]] = []
+            while len(groups) < pool.free and left > 0 and (group := self.proposals.next(left)):
+                groups.append(group)
+                left -= len(group)
+            if not groups:
+                return
+            for group in groups:
+                pool.send(self._enter(group, None))
+            found: list[Done] = []
+            while len(found) < len(groups) and not self.interrupts.asked:
+                found += pool.wait(0.25)
+                self.show()
+            for done in sorted(found, key=lambda done: done[0]["candidates"][0]["number"]):
+                self._close(done)
+            self.proposals.forget()
+
+    def _timed(self, pool: Pool | Here) -> None:
+        budget, running = self.ask.plan.budget or 0.0, 0
+        while True:
+            left = self._search_left()
+            while left > 0.1 and pool.free and (group := self._next()):
+                pool.send(self._enter(group, left))
+                running += 1
+                left = self._search_left()
+            # a job that does not keep its time is abandoned: the last training needs it
+            if not running or left < -1.0 - 0.02 * budget:
+                return
+            for done in pool.wait(0.25):
+                running -= 1
+                self._close(done)
+            if self.interrupts.asked:
+                return
+            self.show()
+
+    def _next(self) -> list[Candidate]:
+        room = math.inf if self.ask.trials is None else self.ask.trials - self._entered
+        group = self.proposals.next(int(min(room, 1000))) if room > 0 else []
+        self._entered += len(group)
+        return group
+
+    def _search_left(self) -> float:
+        """Seconds until the last training has to begin."""
+        left = self.ask.left
+        assert left is not None
+        return left - self.ask.plan.wrap - self.ask.plan.final_seconds(self._full_seconds())
+
+    def _full_seconds(self) -> float | None:
+        """What the last training of the best candidate so far would take."""
+        best = self.best()
+        return self.copies(best)[1] if best is not None else None
+
+    def copies(self, trial: Trial) -> tuple[int, float | None]:
+        """How many copies of a trial's network the last training has, and how long that takes, about.
+
+        As many as the plan, the limits and a third of the budget allow; one where costs are objectives: then the front
+        says what more parameters give.
+        """
+        plan = self.ask.plan
+        most = 1 if any([o.is_cost for o in self.ask.objectives]) else plan.copies
+        alone = self._alone_seconds(trial)
+        graph = self.space.draw(trial.trace)
+        for count in (8, 4, 2):
+            taken = None if alone is None else alone * max(1.0, 0.4 * count)
+            in_time = plan.budget is None or (taken is not None and taken < plan.budget / 3)
+            if count <= most and in_time and over(self.proposals.cost(graph, count), self.ask.limits) is None:
+                return count, taken
+        return 1, alone
+
+    def _alone_seconds(self, trial: Trial) -> float | None:
+        """What the last training of one copy would take."""
+        if not trial.extra.get("steps"):
+            return None
+        plan = self.ask.plan
+        step = trial.extra["job_seconds"] / trial.extra["steps"]
+        # in its job the folds, and on average half of the siblings, ran as one: alone, it takes more than its share
+        at_once = max(1, plan.folds) * (plan.siblings + 1) / 2
+        return float(plan.steps(Settings.of(trial.trace), final=True) * step / (1 + 0.3 * (at_once - 1)))
+
+    # ----------------------------------------------------------------------------------------------- jobs and trials
+    def _enter(self, group: Sequence[Candidate], left: float | None) -> dict[str, Any]:
+        """Open the trials of a group, and make the job."""
+        history, entries = self.book.trials(), []
+        for one in group:
+            if one.number < 0:
+                asked = self.space.decisions(one.trace)
+                one.number = self.book.open(one.trace, asked, key=one.graph.key(), costs=dict(one.costs))
+            start = self._start(one.trace) if self._start is not None else None
+            entries.append({"number": one.number, "settings": asdict(one.settings), "start": start,
+                            "bars": self._bars(one, history)})  # fmt: skip
+        plan = self.ask.plan
+        return {
+            "graph": group[0].graph.to_json(), "candidates": entries, "folds": plan.folds,
+            "steps": plan.steps(group[0].settings), "seconds": plan.job_seconds(left),
+            "seed": seeds.derive(self.ask.seed, "job", group[0].number), "metric": self.ask.metric.name,
+            "halve": True, "save": str(self.nets),
+        }  # fmt: skip
+
+    def final_job(
+        self, trace: Mapping[str, Any], seconds: float | None, threads: int | None, copies: int
+    ) -> dict[str, Any]:
+        """The job that trains a trace on all rows but the test split's; its net is saved as "final" / "0"."""
+        settings = replace(Settings.of(trace), members=copies)
+        start = self._start(trace) if self._start is not None else None
+        return {
+            "graph": self.space.draw(trace).to_json(), "folds": 0, "final": True,
+            "candidates": [{"number": 0, "settings": asdict(settings), "start": start}],
+            "steps": self.ask.plan.steps(settings, final=True), "seconds": seconds,
+            "seed": seeds.derive(self.ask.seed, "final"), "metric": self.ask.metric.name,
+            "save": str(self.work / "final"), "threads": threads,
+        }  # fmt: skip
+
+    def _bars(self, one: Candidate, history: Sequence[Trial]) -> list[float | None]:
+        """For each look what a candidate has to reach: a quantile of those that cost no more than it."""
+        names, sign = [o.name for o in self.ask.objectives if o.is_cost], self.ask.sign
+        curves = [
+            {round(share * LOOKS): value for share, value in trial.extra.get("curve", ())}
+            for trial in history
+            if all([trial.extra.get("costs", {}).get(n, math.inf) <= one.costs[n] for n in names])
+        ]
+        bars: list[float | None] = []
+        for look in range(1, LOOKS):
+            reached = sorted([sign * curve[look] for curve in curves if look in curve])
+            enough = look in KEEP and len(reached) >= COMPARABLE
+            bars.append(sign * reached[int(KEEP[look] * len(reached))] if enough else None)
+        return bars
+
+    def _close(self, done: Done) -> None:
+        """Write the results of a job into the ledger."""
+        _, results = done
+        together = sum([r["seconds"] for r in results])
+        costs = {trial.number: trial.extra.get("costs", {}) for trial in self.book.trials()}
+        for r in results:
+            number, state = r["number"], r["state"]
+            more = {"curve": r["curve"], "seconds": r["seconds"], "steps": r["steps"], "job_seconds": together,
+                    "at": self.ask.at}  # fmt: skip
+            if state == "complete":
+                more["loss"] = r["loss"]
+                known = costs[number]
+                values = [known[o.name] if o.is_cost else r["value"] for o in self.ask.objectives]
+                self.book.complete(number, values, **more)
+            elif state == "pruned":
+                self.book.prune(number, r["reason"], **more)
+            else:
+                self.book.fail(number, r["reason"], **more)
+        self.book.spend(self.ask.spent)
+
+    # ------------------------------------------------------------------------------------------------------- reading
+    def ranked(self) -> list[Trial]:
+        """Complete trials from the best to the worst by the metric, then by the loss."""
+        done = [trial for trial in self.book.trials() if trial.values]
+        return sorted(done, key=lambda t: (self.ask.sign * self.ask.value(t), t.extra.get("loss", 0.0), t.number))
+
+    def best(self) -> Trial | None:
+        """The best trial by the metric."""
+        ranked = self.ranked()
+        return ranked[0] if ranked else None
+
+    def front(self) -> list[Trial]:
+        """Complete trials that no other dominates, in the order of their values."""
+        done = self.ranked()
+        if not done:
+            return []
+        values = signed([trial.values for trial in done], [o.direction for o in self.ask.objectives])
+        best = [trial for trial, rank in zip(done, fronts(values), strict=True) if rank == 0]
+        return sorted(best, key=lambda trial: trial.values)
+
+    def show(self, phase: str = "search") -> None:
+        """Tell who watches how it stands, a few times a second at most."""
+        if self._progress is None or (phase == "search" and time.monotonic() - self._shown < 0.2):
+            return
+        self._shown = time.monotonic()
+        finished = [trial for trial in self.book.trials() if trial.state != "running"]
+        if self._state is None or len(finished) != self._state.trials:
+            best, metric = self.best(), self.ask.metric
+            failed = sum([trial.extra.get("state") == "fail" for trial in finished])
+            self._state = State(
+                phase, None, len(finished), self.ask.trials, failed, self.ask.value(best) if best else None,
+                metric.name, metric.unit, len(self.front()),
+            )  # fmt: skip
+        self._progress(replace(self._state, phase=phase, left=self.ask.left))

@@ -1,0 +1,215 @@
+"""Who does the jobs: worker processes, or this process itself.
+
+Both have the same four verbs: `send` a job, `wait` for what is done, `stop`, and `free` places. Jobs come back with
+their results in the order in which they end; a job whose worker died comes back with failures, and a new worker starts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from archwright.data.data import Data
+from archwright.errors import ArchwrightError
+from archwright.flows.interrupts import Interrupts
+from archwright.flows.jobs import Job, Result, Worker, failures
+
+Done = tuple[Job, list[Result]]
+
+STOPPED = "stopped before its training was over"
+
+
+class Here:
+    """Jobs are done in this process, one at a time, when they are waited for. Ctrl-C stops one in its middle."""
+
+    def __init__(self, data: Data, interrupts: Interrupts | None = None) -> None:
+        self._worker = Worker(data)
+        self._interrupts = interrupts or Interrupts()
+        self._jobs: list[Job] = []
+        self.size = 1
+
+    @property
+    def free(self) -> int:
+        """Jobs that may be sent now."""
+        return self.size - len(self._jobs)
+
+    def send(self, job: Job) -> None:
+        """Take a job."""
+        self._jobs.append(job)
+
+    def wait(self, seconds: float) -> list[Done]:
+        """Do a job; `seconds` is of no account here."""
+        if not self._jobs:
+            return []
+        with self._interrupts.open():
+            results = self._worker.run(self._jobs[0])
+        return [(self._jobs.pop(0), results)]
+
+    def abandon(self) -> list[Done]:
+        """Drop what has not begun, or was interrupted; its candidates count as pruned."""
+        jobs, self._jobs = self._jobs, []
+        return [(job, failures(job, STOPPED, "pruned")) for job in jobs]
+
+    def stop(self) -> None:
+        """Nothing is left to stop."""
+
+
+class Pool:
+    """Worker processes of one thread each.
+
+    folder   where the data are stored, for the workers to map into memory
+    size     how many processes
+    memory   bytes that each may allocate beyond what it starts with, 0 for no limit
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], size: int, memory: int = 0) -> None:
+        self._folder, self._memory, self.size = Path(folder), memory, size
+        self._selector = selectors.DefaultSelector()
+        self._busy: dict[_Process, Job] = {}
+        self._why = ""
+        self._idle = [self._start() for _ in range(size)]
+
+    def _start(self) -> _Process:
+        process = _Process(self._folder, self._memory)
+        self._selector.register(process.output, selectors.EVENT_READ, process)
+        return process
+
+    @property
+    def free(self) -> int:
+        """Jobs that may be sent now."""
+        return len(self._idle)
+
+    def send(self, job: Job) -> None:
+        """Give a job to a worker that has none. Raises `ArchwrightError` if no worker could be started."""
+        if not self._idle:
+            raise ArchwrightError(f"no worker process could be started: {self._why}; try with workers=0")
+        process = self._idle.pop(0)
+        self._busy[process] = job
+        process.send(job)
+
+    def wait(self, seconds: float) -> list[Done]:
+        """Jobs that are done, waiting for the first at most so long."""
+        found: list[Done] = []
+        end = time.monotonic() + seconds
+        while not found and self._busy:
+            left = max(0.0, end - time.monotonic())
+            for key, _ in self._selector.select(left):
+                process: _Process = key.data
+                lines = process.read()
+                for line in lines or ():
+                    if "results" in line:
+                        found.append((self._busy.pop(process), line["results"]))
+                        self._idle.append(process)
+                if lines is None:
+                    found += self._died(process)
+            if time.monotonic() >= end:
+                break
+        return found
+
+    def _died(self, process: _Process) -> list[Done]:
+        job = self._gone(process, again=process.ready)  # what could not even start is not tried again
+        self._why = process.end()
+        return [(job, failures(job, self._why))] if job is not None else []
+
+    def _gone(self, process: _Process, *, again: bool) -> Job | None:
+        """Take a process that has ended off the lists, and start another one; the job that it had."""
+        self._selector.unregister(process.output)
+        job = self._busy.pop(process, None)
+        if process in self._idle:
+            self._idle.remove(process)
+        if again:
+            self._idle.append(self._start())
+        return job
+
+    def abandon(self) -> list[Done]:
+        """Stop the jobs that are being done; their candidates count as pruned. The workers start anew."""
+        found: list[Done] = []
+        for process in list(self._busy):
+            process.kill()
+            job = self._gone(process, again=True)
+            process.end()
+            if job is not None:
+                found.append((job, failures(job, STOPPED, "pruned")))
+        return found
+
+    def stop(self) -> None:
+        """End the workers."""
+        for process in [*self._busy, *self._idle]:
+            self._selector.unregister(process.output)
+            process.kill()
+            process.end()
+        self._busy, self._idle = {}, []
+        self._selector.close()
+
+
+class _Process:
+    """One worker process and the pipes to it."""
+
+    def __init__(self, folder: Path, memory: int) -> None:
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        # a file, since a pipe that nobody reads would stop a process that has much to say
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 closed by `end`
+        # it would be told to end by the terminal's Ctrl-C otherwise; its parent decides
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "archwright.flows.worker", str(folder), "1", str(memory)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said,
+            env={**os.environ, **threads, "PYTHONWARNINGS": "ignore"}, start_new_session=True,
+        )  # fmt: skip
+        assert self._process.stdout is not None
+        self.output = self._process.stdout
+        os.set_blocking(self.output.fileno(), False)
+        self._rest = b""
+        self.ready = False
+
+    def send(self, job: Job) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(dict(job)).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it died: `wait` finds the end of its output
+
+    def read(self) -> list[dict[str, Any]] | None:
+        """Lines that have come, or None when there will be no more."""
+        data = self.output.read()
+        if data == b"":
+            return None
+        *lines, self._rest = (self._rest + (data or b"")).split(b"\n")
+        found = [json.loads(line) for line in lines if line.strip()]
+        self.ready = self.ready or any("ready" in line for line in found)
+        return found
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def end(self) -> str:
+        """Close the pipes; why the process ended."""
+        code = self._process.wait()
+        self._said.seek(max(0, self._said.seek(0, os.SEEK_END) - 4096))
+        last = self._said.read().decode(errors="replace").strip().rpartition("\n")[2]
+        for pipe in (self._process.stdin, self._process.stdout, self._said):
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()  # type: ignore[union-attr]
+        if code == -9:
+            return "its process was killed (out of memory?)"
+        return f"its process ended with code {code}{': ' + last[:200] if last else ''}"
+
+
+def memory_for_each(size: int) -> int:
+    """Bytes that each of so many workers may take: their share of four fifths of what is available now; 0 if that is
+    not known."""
+    try:
+        with open("/proc/meminfo") as file:
+            known: Mapping[str, str] = dict(line.split(":", 1) for line in file)
+        return int(int(known["MemAvailable"].split()[0]) * 1024 * 0.8 / size)
+    except (OSError, KeyError, ValueError):
+        return 0

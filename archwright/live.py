@@ -1,0 +1,168 @@
+"""What the command line shows of a search: one live line, a table at the end. All of it on standard error."""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from archwright.errors import EmitError
+from archwright.flows.loop import Progress, State
+from archwright.flows.objectives import UNITS
+
+PLAIN_EVERY = 10.0
+"""Seconds between lines where standard error is no terminal."""
+
+
+def process_start() -> float:
+    """When this process began, on the monotonic clock: what was spent on imports counts too."""
+    try:
+        with open("/proc/self/stat") as file:
+            ticks = int(file.read().rpartition(")")[2].split()[19])
+        began = ticks / os.sysconf("SC_CLK_TCK")
+        return time.monotonic() - max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - began)
+    except (OSError, ValueError, IndexError, AttributeError):
+        return time.monotonic()
+
+
+def command() -> str:
+    """The command line as it was typed."""
+    return shlex.join(["archwright", *sys.argv[1:]])
+
+
+def name_of(data: str) -> str:
+    """A name for what a path or a built-in name stands for: "titanic" for data/titanic.csv.gz."""
+    name = Path(data).name
+    for suffix in (".gz", ".csv", ".tsv", ".txt", ".parquet", ".npz", ".ts"):
+        name = name.removesuffix(suffix)
+    return name or "data"
+
+
+@contextmanager
+def shown() -> Iterator[Progress]:
+    """Within the block, states are shown: as a line that changes on a terminal, else as a line now and then."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with Live(Text(""), console=console, refresh_per_second=4, transient=True) as live:
+            yield lambda state: live.update(Text(line(state), overflow="ellipsis", no_wrap=True))
+        return
+    last = -PLAIN_EVERY
+    phase = ""
+
+    def progress(state: State) -> None:
+        nonlocal last, phase
+        now = time.monotonic()
+        if state.phase != phase or now - last >= PLAIN_EVERY:
+            last, phase = now, state.phase
+            print(line(state), file=sys.stderr, flush=True)
+
+    yield progress
+
+
+def line(state: State) -> str:
+    """One line: time left, trials done, best so far, size of the front."""
+    wanted = f" of {state.wanted}" if state.wanted else ""
+    parts = [state.phase]
+    if state.left is not None:
+        left = max(0, round(state.left))
+        parts.append(f"{left // 60}:{left % 60:02d} left")
+    parts.append(f"{state.trials}{wanted} trials" + (f" ({state.failed} failed)" if state.failed else ""))
+    if state.best is not None:
+        parts.append(f"best {state.metric} {number(state.best, state.unit)}")
+        parts.append(f"{state.front} on the front")
+    return " · ".join(parts)
+
+
+def number(value: float, unit: str) -> str:
+    """A number with its unit, short enough to read."""
+    if not math.isfinite(value):
+        return "not defined" if math.isnan(value) else f"{value}"
+    if unit == "share":
+        return f"{value:.2%}"
+    if unit == "s":
+        return f"{value * 1e6:.0f} µs" if value < 1e-3 else f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.3g} s"
+    if unit in ("1", "FLOP", "B") and value == int(value):
+        for scale, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+            if abs(value) >= 10 * scale:
+                return f"{value / scale:,.1f} {prefix}{unit.replace('1', '')}".strip()
+        return f"{int(value):,} {unit.replace('1', '')}".strip()
+    return f"{value:.4g}" + ("" if unit in ("1", "target units") else f" {unit}")
+
+
+def summary(run: Mapping[str, Any], folder: Path) -> None:
+    """The front as a table, the winner's figures, and where the bundle is."""
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else 120, highlight=False)
+    objectives, winner = run["objectives"], run["winner"]
+    heads = [o["name"] + ("" if o["name"] in UNITS else " (validation)") for o in objectives]
+    rows = [["trial", *heads, "choices"]]
+    for entry in run["front"]:
+        mark = "*" if entry["trial"] == winner["trial"] else ""
+        values = [number(entry["values"][o["name"]], o["unit"]) for o in objectives]
+        rows.append([f"{mark}{entry['trial']}", *values, short(entry["trace"])])
+    console.print(f"front of {sum(run['trials'].values())} trials (* is the winner)", markup=False)
+    widths = [max([len(row[i]) for row in rows]) for i in range(len(heads) + 1)]
+    for row in rows:
+        left = "  ".join([cell.rjust(width) for cell, width in zip(row, widths, strict=False)])
+        console.print(f"{left}  {row[-1]}", markup=False, no_wrap=True, overflow="ellipsis")
+    if run["failures"]:
+        reasons: dict[str, list[int]] = {}
+        for failure in run["failures"]:
+            reasons.setdefault(failure["reason"], []).append(failure["trial"])
+        for reason, trials in reasons.items():
+            console.print(f"failed: {few(trials)}: {reason}", markup=False)
+    for notice in run["data"]["notices"]:
+        console.print(f"note: {notice}", markup=False)
+    cost = run["cost"]
+    console.print(
+        f"winner: {number(cost['params'], '1')} parameters, {number(cost['flops'], 'FLOP')},"
+        f" {number(cost['bytes'], 'B')}, {number(cost['latency_s'], 's')} a sample", markup=False,
+    )  # fmt: skip
+    units = {o["name"]: o["unit"] for o in objectives} | {
+        "error": "share" if run["data"]["task"] == "classification" else "target units"
+    }
+    for name, value in run["test"].items():
+        unit = units.get(name, "1")
+        trivial = number(run["baseline"][name], unit)
+        console.print(f"test {name}: {number(value, unit)} (trivial predictor: {trivial})", markup=False)
+    console.print(f"bundle: {folder}", markup=False, soft_wrap=True)
+    console.print(f"report: {folder / 'report.html'}", markup=False, soft_wrap=True)
+
+
+def few(numbers: Sequence[int]) -> str:
+    """Trial numbers for a sentence."""
+    shown_ = ", ".join(map(str, numbers[:6]))
+    return f"trial {shown_}" + (f" and {len(numbers) - 6} more" if len(numbers) > 6 else "")
+
+
+def short(trace: Mapping[str, Any]) -> str:
+    """The choices of an architecture as one line, its training left out."""
+    chosen = [f"{name}={value}" for name, value in trace.items() if not name.startswith("train.")]
+    return " ".join(chosen)
+
+
+def write(path: Path, text: str) -> None:
+    """A text file, whole or not at all. Raises `EmitError`."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise EmitError(f"{path} could not be written: {error.strerror}") from None
+
+
+def clean(work: Path) -> None:
+    """Remove what only a search under way needs; the ledger and the trained nets stay."""
+    for name in ("data", "opened", "final"):
+        shutil.rmtree(work / name, ignore_errors=True)

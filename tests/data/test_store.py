@@ -1,0 +1,55 @@
+"""Data on disk come back as they were, mapped into memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from archwright.data.open import open_data
+from archwright.data.store import gather, store, stored
+from archwright.errors import FormatError
+
+
+@pytest.mark.parametrize("name", ["iris", "digits", "mnist1d", "diabetes"])
+def test_stored_data_come_back(tmp_path, name):
+    data = open_data(name)
+    again = stored(store(data, tmp_path / "a"))
+    assert isinstance(again.inputs[0], np.memmap)
+    assert (again.task, again.kind, again.classes, again.name) == (data.task, data.kind, data.classes, data.name)
+    assert dict(again.meta) == dict(data.meta)
+    for split in data.splits:
+        (x, *_), y = data.tensors(split)
+        (same, *_), truth = again.tensors(split)
+        assert x.equal(same) and y.equal(truth)
+
+
+def test_what_is_mapped_is_linked_and_not_copied(tmp_path):
+    data = stored(store(open_data("iris"), tmp_path / "a"))
+    store(data, tmp_path / "b")
+    one, other = [(tmp_path / name / "input0.npy").stat() for name in "ab"]
+    assert one.st_ino == other.st_ino
+    store(data, tmp_path / "a")
+    np.testing.assert_array_equal(stored(tmp_path / "a").inputs[0], data.inputs[0])
+
+
+def test_a_part_of_a_mapped_array_is_copied(tmp_path):
+    whole = gather([(np.arange(10.0),)], 10, tmp_path, large=True)[0]
+    less = gather([(np.arange(6.0),)], 10, tmp_path, large=True)[0]
+    assert isinstance(whole, np.memmap) and less.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_batches_are_gathered_in_order(tmp_path):
+    batches = [(np.arange(3), np.ones((3, 2))), (np.arange(3, 5), np.zeros((2, 2)))]
+    for folder, large in ((None, False), (tmp_path, True), (None, True)):
+        x, y = gather(batches, 5, folder, large=large)
+        assert x.tolist() == [0, 1, 2, 3, 4] and y.sum() == 6 and isinstance(x, np.memmap) == large
+    assert len(list(tmp_path.glob("*.npy"))) == 2
+
+
+def test_what_is_no_stored_data_is_said(tmp_path):
+    with pytest.raises(FormatError, match="holds no stored data"):
+        stored(tmp_path)
+    store(open_data("iris"), tmp_path)
+    (tmp_path / "target.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(FormatError, match=r"target.npy is no stored array"):
+        stored(tmp_path)
