@@ -259,12 +259,15 @@ def _open(what: str, allow_opaque: bool) -> Net:
 
 
 def main() -> None:
-    """Run the command line. Errors about the user's input are one sentence and exit code 2."""
+    """Run the command line. Errors about the user's input are one sentence and exit code 2; Ctrl-C is 130."""
     try:
         app()
     except ArchwrightError as error:
         typer.echo(f"archwright: {error}", err=True)
         sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("archwright: stopped", err=True)
+        sys.exit(130)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise

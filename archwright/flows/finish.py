@@ -87,7 +87,7 @@ def _winner(loop: Loop, pool: Pool | Here, interrupted: bool) -> tuple[Net, dict
         left = _time_left(loop)
         if not interrupted and (left is None or left > 0.2):
             copies, _ = loop.copies(trial)
-            net, seconds, steps = _train(loop, pool, trial.trace, copies)
+            net, seconds, steps = _train(loop, pool, trial.trace, trial.extra.get("steps"), copies)
             # cut short by other work on the machine, it would be worse than what the loop trained
             enough = steps >= ENOUGH * trial.extra.get("steps", 0) or not (loop.nets / str(trial.number)).is_dir()
             if net is not None and enough and _keeps(loop, net):
@@ -99,8 +99,12 @@ def _winner(loop: Loop, pool: Pool | Here, interrupted: bool) -> tuple[Net, dict
                 return net, _record(loop, trial, trial.extra["steps"], trial.extra["seconds"], 1, final=False)
     # a resumed search may have lost the nets, and have no time: the shortest training is better than none
     if interrupted:
-        raise ArchwrightError("the search was stopped, and the nets of its best trials are not here: resume it again")
-    net, seconds, steps = _train(loop, pool, ranked[0].trace)
+        for trial in ranked[3:]:
+            if (loop.nets / str(trial.number)).is_dir():
+                net = load(loop.nets / str(trial.number))
+                return net, _record(loop, trial, trial.extra["steps"], trial.extra["seconds"], 1, final=False)
+        raise ArchwrightError("the search was stopped, and the nets that it trained are not here: resume it again")
+    net, seconds, steps = _train(loop, pool, ranked[0].trace, ranked[0].extra.get("steps"))
     if net is None:
         raise ArchwrightError("the last training failed for each of the best candidates: search again, for longer")
     return net, _record(loop, ranked[0], steps, seconds, 1, final=True)
@@ -126,13 +130,13 @@ def _time_left(loop: Loop) -> float | None:
 
 
 def _train(
-    loop: Loop, pool: Pool | Here, trace: Mapping[str, Any], copies: int = 1
+    loop: Loop, pool: Pool | Here, trace: Mapping[str, Any], taken: int | None = None, copies: int = 1
 ) -> tuple[Net | None, float, int]:
     """Train a trace on all rows but the test split's: (net, seconds, steps), no net if it fails."""
     left = _time_left(loop)
     seconds = None if left is None else max(0.3, left)
     threads = None if seconds is None else max(1, pool.size)
-    pool.send(loop.final_job(trace, seconds, threads, copies))
+    pool.send(loop.final_job(trace, taken, seconds, threads, copies))
     began = time.monotonic()
     done: list[Done] = []
     while not done and (seconds is None or time.monotonic() - began < 1.05 * seconds + 5):

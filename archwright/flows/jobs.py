@@ -75,6 +75,9 @@ class Worker:
     """Does jobs on data."""
 
     def __init__(self, data: Data) -> None:
+        # torch's first optimiser imports it, for seconds, which would be taken from the first job's training
+        import torch._dynamo  # noqa: F401
+
         self._data, self._samples = data, Samples(data)
 
     def run(self, job: Job) -> list[Result]:

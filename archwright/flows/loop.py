@@ -240,7 +240,8 @@ class Loop:
         step = trial.extra["job_seconds"] / trial.extra["steps"]
         # in its job the folds, and on average half of the siblings, ran as one: alone, it takes more than its share
         at_once = max(1, plan.folds) * (plan.siblings + 1) / 2
-        return float(plan.steps(Settings.of(trial.trace), final=True) * step / (1 + 0.3 * (at_once - 1)))
+        wanted = plan.final_steps(Settings.of(trial.trace), trial.extra["steps"])
+        return float(wanted * step / (1 + 0.3 * (at_once - 1)))
 
     # ----------------------------------------------------------------------------------------------- jobs and trials
     def _enter(self, group: Sequence[Candidate], left: float | None) -> dict[str, Any]:
@@ -262,15 +263,16 @@ class Loop:
         }  # fmt: skip
 
     def final_job(
-        self, trace: Mapping[str, Any], seconds: float | None, threads: int | None, copies: int
+        self, trace: Mapping[str, Any], taken: int | None, seconds: float | None, threads: int | None, copies: int
     ) -> dict[str, Any]:
-        """The job that trains a trace on all rows but the test split's; its net is saved as "final" / "0"."""
+        """The job that trains a trace on all rows but the test split's, after a trial that took so many steps; its net
+        is saved as "final" / "0"."""
         settings = replace(Settings.of(trace), members=copies)
         start = self._start(trace) if self._start is not None else None
         return {
             "graph": self.space.draw(trace).to_json(), "folds": 0, "final": True,
             "candidates": [{"number": 0, "settings": asdict(settings), "start": start}],
-            "steps": self.ask.plan.steps(settings, final=True), "seconds": seconds,
+            "steps": self.ask.plan.final_steps(settings, taken), "seconds": seconds,
             "seed": seeds.derive(self.ask.seed, "final"), "metric": self.ask.metric.name,
             "save": str(self.work / "final"), "threads": threads,
         }  # fmt: skip

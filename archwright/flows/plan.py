@@ -16,7 +16,7 @@ from archwright.core.records import Record
 from archwright.data.data import Data
 from archwright.kit.settings import Settings
 
-JOBS = 10
+JOBS = 8
 """Jobs that each worker should at least get done."""
 
 WRAP = 2.5
@@ -35,6 +35,7 @@ class Plan(Record):
     samples   of a full training
     siblings  settings tried together for one architecture
     copies    that the last training may at most have
+    measured  whether the last training is as long as its trial's was
     budget    seconds in all, or None where trials are counted
     workers   processes
     """
@@ -44,6 +45,7 @@ class Plan(Record):
     samples: int
     siblings: int
     copies: int
+    measured: bool
     budget: float | None
     workers: int
 
@@ -56,6 +58,17 @@ class Plan(Record):
     @property
     def _all(self) -> float:
         return self.rows * self.folds / (self.folds - 1) if self.folds else self.rows / 0.82
+
+    def final_steps(self, settings: Settings, taken: int | None) -> int:
+        """Steps of the last training, on all rows, after a trial that took so many (None: there was none).
+
+        A trial that the clock cut short was measured as it was, and for a table longer may be worse: its error is that
+        of a short training. Images gain by each epoch more.
+        """
+        full = self.steps(settings, final=True)
+        if taken is None or not self.measured:
+            return full
+        return min(full, max(20, round(taken * self._all / self.rows)))
 
     @property
     def wrap(self) -> float:
@@ -88,9 +101,9 @@ def plan(data: Data, budget: float | None, workers: int) -> Plan:
     rows = (train + valid) * (folds - 1) // folds if folds else train
     samples = _samples(data.kind, max(1, rows))
     numbers = sum(int(a[0].size) for a in data.inputs) if train else 1
-    siblings = 4 if data.kind != "image" and numbers <= 4096 else 1
+    siblings = 3 if data.kind != "image" and numbers <= 4096 else 1
     copies = {"table": 8, "signal": 4}.get(data.kind, 1)
-    return Plan(folds, max(1, rows), samples, siblings, copies, budget, workers)
+    return Plan(folds, max(1, rows), samples, siblings, copies, data.kind != "image", budget, workers)
 
 
 def _samples(kind: str, rows: int) -> int:

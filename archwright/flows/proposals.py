@@ -27,7 +27,7 @@ from archwright.errors import ArchwrightError, ChoiceError, FormatError, GraphEr
 from archwright.flows.objectives import costs, over
 from archwright.ir import Graph
 from archwright.kit.ensemble import ensemble_graph
-from archwright.kit.settings import USUAL, Settings
+from archwright.kit.settings import PREFIX, USUAL, Settings
 from archwright.kit.trials import name as text_of
 
 TRIES = 40
@@ -81,6 +81,7 @@ class Proposals:
         self.space, self.limits, self.cost_names = space, limits, cost_names
         self._book, self._data, self._seed = book, data, seed
         self._costs: dict[tuple[str, int], Mapping[str, float]] = {}
+        self._graphs: dict[str, Graph] = {}
         self._pending: list[list[Candidate]] = []
         self._asked = 0
         self._over = False
@@ -194,7 +195,10 @@ class Proposals:
     # -------------------------------------------------------------------------------------------------------- limits
     def candidate(self, trace: Mapping[str, Any]) -> Candidate:
         """The candidate of a trace."""
-        graph, settings = self.space.draw(trace), Settings.of(trace)
+        shape = Trace({name: value for name, value in trace.items() if not name.startswith(PREFIX)}).text
+        if shape not in self._graphs:  # siblings have one architecture: it is drawn once
+            self._graphs[shape] = self.space.draw(trace)
+        graph, settings = self._graphs[shape], Settings.of(trace)
         return Candidate(Trace(trace), graph, settings, self.cost(graph, settings.members))
 
     def cost(self, graph: Graph, members: int) -> Mapping[str, float]:

@@ -21,6 +21,8 @@ def order(values: NDArray[np.float64]) -> NDArray[np.int64]:
 
     values [n, objectives] -> [n]. Points with equal values beyond the first count as crowded.
     """
+    if values.shape[1] == 1:  # every front is one value
+        return np.argsort(values[:, 0], kind="stable")
     rank = fronts(values)
     lonely = np.zeros(len(values))
     for level in range(int(rank.max(initial=-1)) + 1):

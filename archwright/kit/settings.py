@@ -18,7 +18,7 @@ from archwright.kit.augment import IMAGES, SIGNALS
 
 PREFIX = "train."
 BATCHES = (16, 32, 64, 128, 256, 512)
-LENGTHS = (0.3, 1.0, 2.5)
+LENGTHS = (0.1, 0.3, 1.0, 2.5)
 USUAL = {f"{PREFIX}length": 1.0}
 """What a known shape has where it says nothing else."""
 

@@ -34,7 +34,8 @@ _MOST = 5000
 
 def spec_of(literal: Mapping[str, Any]) -> Spec:
     """A `Spec` from the literal of an example."""
-    return Spec(tuple(map(tuple, literal["inputs"])), literal["outputs"], tuple(literal.get("dtypes", ())))
+    dtypes, codes = tuple(literal.get("dtypes", ())), tuple(literal.get("codes", ()))
+    return Spec(tuple(map(tuple, literal["inputs"])), literal["outputs"], dtypes, codes)
 
 
 def space_of(part: Part, setting: Mapping[str, Any] | None = None) -> Space:

@@ -49,7 +49,7 @@ PART = {
     "claim": {
         "text": "Test RMSE with embeddings over that with one-hot columns, the same layers above: a category of 300 "
         "values, each with two hidden slopes of its own, 13 rows a value.",
-        "paper": "0.093 against 0.101 (neural network, shuffled data, table 3: MAPE), a ratio of 0.92",
+        "paper": "embeddings help a neural network to generalise better where data are sparse (abstract)",
     },
 }
 
@@ -121,7 +121,7 @@ def claim(*, seed: int = 0) -> Claim:
         details[f"weights, {name}"] = float(start.cost().params)
     details["variance of the hidden slopes that embeddings explain (share)"] = float(np.mean(shares))
     figure = details["test RMSE, embeddings"] / details["test RMSE, one-hot"]
-    return Claim(figure, "1", "below 0.92", figure < 0.92, "0.92", details)
+    return Claim(figure, "1", "below 0.9", figure < 0.9, "below 1", details)
 
 
 def _explained(table: Any, place: Any) -> float:

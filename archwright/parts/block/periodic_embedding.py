@@ -46,7 +46,7 @@ PART = {
     "claim": {
         "text": "Test RMSE of an MLP over periodic embeddings over that of an MLP over the numbers, on a sum of eight "
         "step-like functions of one column each (4,000 rows, 3 nets each).",
-        "paper": "0.467 against 0.499 on California housing (MLP-PLR against MLP, table 5), a ratio of 0.94",
+        "paper": "embeddings of numbers bring an MLP level with attention-based networks (abstract)",
     },
 }
 
@@ -118,4 +118,4 @@ def claim(*, seed: int = 0) -> Claim:
             found = nets.eval()(x[4000:])
         details[f"test RMSE, {name}"] = float((found - y[4000:]).square().mean((1, 2)).sqrt().mean())
     figure = details["test RMSE, periodic"] / details["test RMSE, numbers"]
-    return Claim(figure, "1", "below 0.95", figure < 0.95, "0.94", details)
+    return Claim(figure, "1", "below 0.9", figure < 0.9, "below 1", details)

@@ -37,7 +37,7 @@ PART = {
     "exact": "With W2 = 0 and b2 = 0 the block is the identity.",
     "claim": {
         "text": "Test error on digits: six residual blocks less a plain MLP of as many layers and the same width.",
-        "paper": "the paper's ResNet is above its MLP on 9 of 11 sets (table 2)",
+        "paper": "a ResNet-like network is a strong baseline for tables (abstract)",
     },
 }
 
@@ -116,4 +116,4 @@ def claim(*, seed: int = 0) -> Claim:
             found = nets.eval()(held).argmax(-1)
         details[f"test error (%), {name}"] = 100 * float((found != wanted).double().mean())
     figure = details["test error (%), residual"] - details["test error (%), plain"]
-    return Claim(figure, "% points", "below 0", figure < 0, "below 0 on most sets", details)
+    return Claim(figure, "% points", "below 0", figure < 0, "below 0", details)

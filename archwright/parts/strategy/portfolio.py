@@ -61,6 +61,9 @@ LR, DECAY = "train.lr", "train.weight_decay"
 ENOUGH = 20
 """Finished trials from which on children are screened."""
 
+LEARNED = 300
+"""Finished trials, the latest, that the regression learns from."""
+
 
 def propose(
     history: Sequence[Trial],
@@ -82,7 +85,8 @@ def propose(
     siblings  proposals for each architecture; n is rounded up to whole families
     """
     families = -(-n // siblings)
-    begun = len({name(_family(t.trace)) for t in history})
+    early = len(history) < 4 * siblings * len(known)  # families are counted only where some may not have begun
+    begun = len({name(_family(t.trace)) for t in history}) if early else len(known)
     found = [_filled(space, shape, rng) for shape in known[begun : begun + families]]
     wanted = families - len(found)
     if wanted > 0:
@@ -121,32 +125,23 @@ def _children(
             break
     found = list(made.values())
     if len(found) > n:
-        guess = _ridge([t.trace for t in done], values[:, 0], found)
+        guess = _ridge([t.trace for t in done[-LEARNED:]], values[-LEARNED:, 0], found)
         found = [found[i] for i in np.argsort(guess, kind="stable")[:n]]
     return found + [space.random(rng) for _ in range(n - len(found))]
 
 
 def _child(best: Sequence[Mapping[str, Any]], space: Space, rng: np.random.Generator) -> Trace:
+    """A random trace, one time in ten; else a parent, or a mix of two, with one to three decisions changed."""
     if rng.random() < 0.1:
         return space.random(rng)
     one, other = [best[int(rng.integers(len(best), size=2).min())] for _ in range(2)]
-    trace: Mapping[str, Any] = space.cross(one, other, rng) if rng.random() < 0.3 else Trace(one)
-    for _ in range(1 + int(rng.integers(3))):
-        trace = _changed(trace, space, rng)
-    return Trace(trace)
-
-
-def _changed(trace: Mapping[str, Any], space: Space, rng: np.random.Generator) -> Mapping[str, Any]:
-    """The trace with one decision changed, near to what it was where its options have an order."""
+    trace = space.cross(one, other, rng) if rng.random() < 0.3 else one
     asked = space.decisions(trace)
     open_ = [c for c, options in asked.items() if options.kind == "number" or len(options.values) > 1]
-    if not open_:
-        return trace
-    chosen = open_[int(rng.integers(len(open_)))]
-    value = _moved(trace[chosen], asked[chosen], rng)
-    picker = Picker(choose.replay({**trace, chosen: value}, choose.at_random(rng)))
-    space.program(picker, space.spec)
-    return picker.trace
+    count = min(len(open_), 1 + int(rng.integers(3)))
+    chosen = [open_[i] for i in rng.choice(len(open_), count, replace=False)] if open_ else []
+    moved = {c: _moved(trace[c], asked[c], rng) for c in chosen}
+    return _filled(space, {**trace, **moved}, rng)
 
 
 def _moved(value: Any, options: Options, rng: np.random.Generator) -> Any:
