@@ -15,15 +15,18 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.utils import check_random_state
+from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _check_feature_names,
     _check_n_features,
+    _check_y,
     check_is_fitted,
     column_or_1d,
     validate_data,
 )
+
+BUDGET = "60s"
 
 
 class _Arch(BaseEstimator):
@@ -34,7 +37,7 @@ class _Arch(BaseEstimator):
     def __init__(
         self,
         *,
-        budget: float | str | None = "60s",
+        budget: float | str | None = None,
         objective: str = "error",
         limit: str | dict[str, float | str] | None = None,
         space: str | None = None,
@@ -55,15 +58,19 @@ class _Arch(BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
-        tags.non_deterministic = self.budget is not None  # what is found in a time depends on the machine
+        tags.non_deterministic = self._budget is not None  # what is found in a time depends on the machine
         return tags
+
+    @property
+    def _budget(self) -> float | str | None:
+        return BUDGET if self.budget is None and self.trials is None else self.budget
 
     def _search(self, X: Any, y: Any) -> Self:
         from archwright.flows.search import search
 
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         found = search(
-            X, y=y, task=self._task, budget=self.budget, objective=self.objective, limit=self.limit, space=self.space,
+            X, y=y, task=self._task, budget=self._budget, objective=self.objective, limit=self.limit, space=self.space,
             strategy=self.strategy, trials=self.trials, workers=self.workers, seed=seed, test=0.0,
             command=repr(self),
         )  # fmt: skip
@@ -76,7 +83,12 @@ class _Arch(BaseEstimator):
         if _has_text(X):
             _check_feature_names(self, X, reset=fitting)
             _check_n_features(self, X, reset=fitting)
-            return (X, y) if fitting else X
+            if not fitting:
+                return X
+            numeric = self._task == "regression"
+            y = _check_y(y, multi_output=numeric, y_numeric=numeric, estimator=self)
+            check_consistent_length(X, y)
+            return X, y
         settings: dict[str, Any] = {"ensure_all_finite": "allow-nan", "allow_nd": True, "reset": fitting}
         if not fitting:
             return validate_data(self, X, **settings)
@@ -93,7 +105,7 @@ def _has_text(X: Any) -> bool:
 class ArchClassifier(ClassifierMixin, _Arch):
     """A classifier that is searched for.
 
-    budget        wall time of a fit, such as "60s", or None with `trials`
+    budget        wall time of a fit, such as "5m". A minute where neither it nor `trials` is given
     objective     see `archwright.search`; further objectives make a front, of which the most accurate is taken
     limit         costs that are never exceeded, such as "params=20k,latency=1ms"
     space, strategy, workers   see `archwright.search`

@@ -259,6 +259,10 @@ def about(loop: Loop, command: str, interrupted: bool) -> dict[str, Any]:
     data = ask.data
     trials = loop.book.trials()
     names = [o.name for o in ask.objectives]
+
+    def values(trial: Trial) -> dict[str, float]:
+        return {**trial.extra.get("costs", {}), **dict(zip(names, trial.values, strict=True))}
+
     libraries = ("torch", "numpy", "optuna", "onnxruntime")
     now = datetime.datetime.now(datetime.UTC)
     states = [t.extra.get("state") for t in trials]
@@ -290,12 +294,12 @@ def about(loop: Loop, command: str, interrupted: bool) -> dict[str, Any]:
                      if t.extra.get("state") == "fail"],
         "scatter": [
             {"trial": t.number, "state": s, "seconds": t.extra.get("seconds"),
-             "values": dict(zip(names, t.values, strict=True))}
+             "values": values(t)}
             for t, s in zip(trials, states, strict=True) if t.values
         ],
         "curves": {str(t.number): t.extra["curve"] for t in trials if t.extra.get("curve")},
         "front": [
-            {"trial": t.number, "values": dict(zip(names, t.values, strict=True)), "trace": dict(t.trace),
+            {"trial": t.number, "values": values(t), "trace": dict(t.trace),
              "key": t.extra.get("key")}
             for t in loop.front()
         ],

@@ -89,8 +89,8 @@ class Ask:
 
     @property
     def cost_names(self) -> list[str]:
-        """Costs that are objectives or limits."""
-        return list(dict.fromkeys([*[o.name for o in self.objectives if o.is_cost], *self.limits]))
+        """Costs that are objectives or limits; and parameters, which are worth knowing anyway."""
+        return list(dict.fromkeys([*[o.name for o in self.objectives if o.is_cost], *self.limits, "params"]))
 
     @property
     def left(self) -> float | None:

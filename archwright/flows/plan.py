@@ -5,7 +5,7 @@
     siblings        settings that are tried at once for one architecture, where many nets run as one cheaply
     job             without a clock (trials are counted) a job is always a full training; with one it may take the
                     time of the search divided by `JOBS` a worker, whichever is less
-    final           what a full training of the best so far would take, between a tenth and six tenths of the budget
+    final           what the last training of the best so far takes, between a twenty-fifth and six tenths of the budget
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ class Plan(Record):
     def final_seconds(self, full: float | None) -> float:
         """Seconds for the last training, given what a full training of the best so far takes."""
         assert self.budget is not None
-        least, most = 0.12 * self.budget, 0.6 * self.budget
-        return min(max(1.25 * full, least), most) if full is not None else 0.25 * self.budget
+        least, most = 0.04 * self.budget, 0.6 * self.budget
+        return min(max(1.25 * full + 0.5, least), most) if full is not None else 0.25 * self.budget
 
 
 def plan(data: Data, budget: float | None, workers: int) -> Plan:

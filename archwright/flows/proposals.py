@@ -59,7 +59,7 @@ class Proposals:
 
     space, strategy  as `archwright search` names them: a strategy part, "optuna:<sampler>", or a function
     limits           cost name -> the most that is allowed
-    cost_names       costs that are objectives or limits
+    cost_names       costs that are recorded: objectives, limits
     siblings         proposals for one architecture
     known            traces to try first; by default the known shapes of the space's part
     """

@@ -18,7 +18,7 @@ STEPS = 12
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every training takes a dozen steps, and the space "small" is known."""
-    monkeypatch.setattr(Plan, "steps", lambda self, batch, final=False: STEPS)
+    monkeypatch.setattr(Plan, "steps", lambda *_, **__: STEPS)
     monkeypatch.setattr(registry, "_USED", list(registry._USED))
     registry.use(SMALL)
     threads = torch.get_num_threads()

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 import optuna
+import pandas as pd
 import pytest
 
 from archwright import ops
 from archwright.core import registry
-from archwright.core.space import Space
+from archwright.core.space import Space, Spec
 from archwright.data.data import Data
 from archwright.data.open import open_data
 from archwright.errors import ArchwrightError, DataError, FormatError, TypeMismatch, UnknownPart
@@ -53,7 +54,7 @@ from archwright.core import registry
 from archwright.flows.plan import Plan
 from tests.flows.conftest import SMALL, STEPS
 from tests.flows.test_search import found, told
-Plan.steps = lambda self, batch, final=False: STEPS
+Plan.steps = lambda *_, **__: STEPS
 registry.use(SMALL)
 torch.set_num_threads(1)
 print(told(found(trials=6, seed=3)))
@@ -201,7 +202,7 @@ def test_several_objectives_give_one_front() -> None:
         ({"storage": "mongo://x"}, FormatError, "cannot be opened"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_said_before_anything_is_trained(options: Any, error: Any, words: str, tmp_path: Path) -> None:
+def test_what_is_wrong_is_said_before_training(options: Any, error: Any, words: str, tmp_path: Path) -> None:
     folder = None if "resume" in options else tmp_path / "work"
     with pytest.raises(error, match=words):
         found(folder=folder, **options)
@@ -224,7 +225,7 @@ def test_two_searches_do_not_share_a_folder(tmp_path: Path) -> None:
     assert found(folder=tmp_path, trials=1).study.study_name == "iris-2"  # nothing is overwritten
 
 
-# ------------------------------------------------------------------------------------------------- spaces and strategies
+# ------------------------------------------------------------------------------------------------ spaces and strategies
 @pytest.mark.parametrize("name", ["TPESampler", "NSGAIISampler", "RandomSampler"])
 def test_samplers_of_optuna(name: str) -> None:
     options: dict[str, Any] = {"strategy": f"optuna:{name}", "objective": "error,params", "trials": 4, "seed": 1}
@@ -267,7 +268,7 @@ def wide(choose: Any, spec: Any) -> Any:
 
 
 def test_a_space_of_ones_own() -> None:
-    spec = ops and module.Spec.of(open_data("iris"))
+    spec = Spec.of(open_data("iris"))
     run = found(space=Space("mine", wide, spec), trials=6, strategy="random").run
     assert run["space"] == "mine" and sum(run["trials"].values()) == 6
     assert {entry["trace"]["width"] for entry in run["front"]} <= {2, 5}
@@ -288,7 +289,7 @@ def test_a_shipped_space_by_its_kind() -> None:
         module.bound(None, replace(open_data("iris"), kind="points"))
 
 
-# ------------------------------------------------------------------------------------------------------------ the splits
+# ----------------------------------------------------------------------------------------------------------- the splits
 def changed_test(data: Data, *, inputs: bool) -> Data:
     """The same data with other test rows."""
     rows = data.splits["test"]
@@ -309,20 +310,20 @@ def test_the_test_split_decides_nothing(name: str) -> None:
         kept = [json.loads(told(r)) for r in (first, other)]
         assert kept[0][2] != kept[1][2]  # the test figures, and nothing else
         assert kept[0][:2] + kept[0][3:] == kept[1][:2] + kept[1][3:]
-        assert other.run["curves"] == first.run["curves"] and other.run["winner"]["valid"] == first.run["winner"]["valid"]
+        assert other.run["curves"] == first.run["curves"]
+        assert other.run["winner"]["valid"] == first.run["winner"]["valid"]
 
 
 def test_given_and_temporal_splits_are_not_drawn_anew() -> None:
     rng = np.random.default_rng(0)
-    import pandas as pd
-
-    frame = pd.DataFrame({"when": pd.date_range("2020", periods=60), "a": rng.normal(size=60), "y": rng.normal(size=60)})
+    a, y = rng.normal(size=(2, 60))
+    frame = pd.DataFrame({"when": pd.date_range("2020", periods=60), "a": a, "y": y})
     run = found(frame, target="y", time="when", trials=1).run
     assert run["plan"]["folds"] == 0 and run["data"]["split"] == "temporal"
     assert found(frame.drop(columns="when"), target="y", trials=1).run["plan"]["folds"] == 5
 
 
-# ------------------------------------------------------------------------------------------------------ from a network
+# ------------------------------------------------------------------------------------------------------- from a network
 def net_for(data: Data, **changes: Any) -> Net:
     """A network for a table."""
     g = ops.edit()
@@ -348,5 +349,5 @@ def test_a_search_begins_at_the_users_network(tmp_path: Path) -> None:
 @pytest.mark.parametrize("changes", [{"inputs": 5}, {"outputs": 2}])
 def test_a_network_for_other_data_is_refused(changes: Any) -> None:
     data = open_data("iris")
-    with pytest.raises(TypeMismatch, match="the network (takes|gives)"):
+    with pytest.raises(TypeMismatch, match=r"the network (takes|gives)"):
         found(data, start=net_for(data, **changes), space=None)

@@ -1,4 +1,4 @@
-"""What can be made of a network: as it is, wider and deeper without a change of its function, smaller and trained on."""
+"""What can be made of a network: as it is, wider and deeper without a change of its function, and smaller."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from archwright.data.data import Data, from_arrays
 from archwright.errors import FormatError, TypeMismatch
 from archwright.flows.start import ACTIVATIONS, WIDTHS, Begin, Variants, around
 from archwright.net.build import build
-from archwright.net.net import Net, example, init
+from archwright.net.net import Net, example, init, load
 
 
 def mlp(outputs: int = 3) -> Net:
@@ -166,7 +166,8 @@ def table() -> Data:
 def test_around_a_net_and_its_folder(tmp_path: Path) -> None:
     net, data = mlp(), table()
     begin = around(net, data, tmp_path / "start")
-    assert isinstance(begin, Begin) and around(net.save(tmp_path / "net"), data, tmp_path / "x").space.spec == Spec.of(data)
+    assert isinstance(begin, Begin) and begin.space.spec == Spec.of(data)
+    assert around(net.save(tmp_path / "net"), data, tmp_path / "x").variants.origin.graph == net.graph
     rng = np.random.default_rng(0)
     for shape in begin.known:
         full = {**begin.space.random(rng), **shape}
@@ -174,8 +175,6 @@ def test_around_a_net_and_its_folder(tmp_path: Path) -> None:
         assert folder == begin.folder(full)  # written once
         assert Path(folder).parent == tmp_path / "start" and not list(Path(folder).parent.glob(".*"))
     assert len(list((tmp_path / "start").iterdir())) == 1  # training choices make no other net
-    from archwright.net.net import load
-
     assert all(torch.equal(w, net.weights[n]) for n, w in load(folder).weights.items())
 
 

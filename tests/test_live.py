@@ -1,0 +1,118 @@
+"""What is shown of a search: no number and no record stops it."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archwright import live
+from archwright.errors import EmitError
+from archwright.flows.loop import State
+from archwright.flows.objectives import UNITS
+
+
+def state(**changes: Any) -> State:
+    usual = {"phase": "search", "left": 75.4, "trials": 12, "wanted": None, "failed": 1, "best": 0.0321,
+             "metric": "error", "unit": "share", "front": 3}  # fmt: skip
+    return State(**{**usual, **changes})
+
+
+def test_the_line() -> None:
+    assert live.line(state()) == "search · 1:15 left · 12 trials (1 failed) · best error 3.21% · 3 on the front"
+    assert live.line(state(left=None, wanted=40, failed=0, best=None)) == "search · 12 of 40 trials"
+    assert "0:00 left" in live.line(state(left=-3.0)) and "61:40 left" in live.line(state(left=3700.0))
+    assert "not defined" in live.line(state(best=math.nan))
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0.12345, "share", "12.35%"), (3e-5, "s", "30 µs"), (0.0123, "s", "12.3 ms"), (2.0, "s", "2 s"),
+        (999, "1", "999"), (9_999, "1", "9,999"), (12_345, "1", "12.3 k"), (12_345_678, "FLOP", "12.3 MFLOP"),
+        (2_000, "B", "2,000 B"), (45e9, "B", "45.0 GB"), (0.5, "1", "0.5"), (12.3456, "target units", "12.35"),
+        (-0.1517, "nats", "-0.1517 nats"), (math.nan, "1", "not defined"), (math.inf, "share", "inf"), (0, "1", "0"),
+    ],
+)  # fmt: skip
+def test_numbers(value: float, unit: str, text: str) -> None:
+    assert live.number(value, unit) == text
+
+
+@given(st.floats(), st.sampled_from([*UNITS.values(), "share", "target units", "nats", "other"]))
+def test_any_number_is_short(value: float, unit: str) -> None:
+    text = live.number(value, unit)
+    assert text == text.strip() and 0 < len(text) < 400 and "\n" not in text
+
+
+RUN: dict[str, Any] = {
+    "objectives": [
+        {"name": "error", "unit": "share", "direction": "min"}, {"name": "latency", "unit": "s", "direction": "min"},
+    ],
+    "winner": {"trial": 3},
+    "front": [{"trial": 3, "values": {"error": 0.1, "latency": 1e-5}, "trace": {"width": 8, "train.lr": 0.1}}],
+    "trials": {"complete": 9, "pruned": 2, "failed": 8},
+    "failures": [{"trial": i, "reason": "it [bold]diverged[/bold]"} for i in range(8)],
+    "data": {"notices": ["column 'ü' is [red]ignored"], "task": "classification"},
+    "cost": {"params": 123, "flops": 20_000, "bytes": 492, "latency_s": 1e-5},
+    "test": {"error": 0.1, "neg_log_loss": math.nan},
+    "baseline": {"error": 0.5, "neg_log_loss": -1.0},
+}  # fmt: skip
+
+
+def told(run: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> str:
+    live.summary(run, Path("/some/net"))
+    return capsys.readouterr().err
+
+
+def test_the_summary(capsys: pytest.CaptureFixture[str]) -> None:
+    text = told(RUN, capsys)
+    assert "front of 19 trials" in text and "*3" in text and "width=8" in text and "train.lr" not in text
+    assert "failed: trial 0, 1, 2, 3, 4, 5 and 2 more: it [bold]diverged[/bold]" in text
+    assert "note: column 'ü' is [red]ignored" in text
+    assert "test error: 10.00% (trivial predictor: 50.00%)" in text and "neg_log_loss: not defined" in text
+    assert text.rstrip().endswith("report: /some/net/report.html")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"front": []}, {"test": {}, "baseline": {}}, {"winner": {"trial": None}}, {"failures": []},
+        {"data": {"notices": [], "task": "regression"}}, {"test": {"r2": math.nan}, "baseline": {"r2": -math.inf}},
+        {"front": [{"trial": 1, "values": {"error": math.nan, "latency": math.inf}, "trace": {}}]},
+        {"front": [{"trial": 7, "values": {"error": 0.1, "latency": 1.0}, "trace": {"x" * 500: "y" * 500}}] * 50},
+    ],
+)  # fmt: skip
+def test_odd_records(changes: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert "bundle: /some/net" in told({**RUN, **changes}, capsys)
+
+
+def test_progress_in_a_file_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    with live.shown() as progress:
+        for trials in range(200):
+            progress(state(trials=trials))
+        progress(state(phase="final training"))
+        progress(state(phase="done"))
+    phases = [line.split(" ·")[0] for line in capsys.readouterr().err.splitlines()]
+    assert phases == ["search", "final training", "done"]
+
+
+def test_names() -> None:
+    names = ["data/titanic.csv.gz", "iris", "a/b/digits/", "x.tar.csv", ".", "größe 尺.parquet"]
+    assert [live.name_of(n) for n in names] == ["titanic", "iris", "digits", "x.tar", "data", "größe 尺"]
+
+
+def test_small_things(tmp_path: Path) -> None:
+    assert 0 <= time.monotonic() - live.process_start() < 1e6
+    live.write(tmp_path / "a.csv", "é\n")
+    assert (tmp_path / "a.csv").read_text(encoding="utf-8") == "é\n" and len(list(tmp_path.iterdir())) == 1
+    with pytest.raises(EmitError, match="could not be written"):
+        live.write(tmp_path / "nowhere" / "a.csv", "")
+    for name in ("data", "opened", "final", "nets"):
+        (tmp_path / "work" / name).mkdir(parents=True)
+    live.clean(tmp_path / "work")
+    assert [p.name for p in (tmp_path / "work").iterdir()] == ["nets"]
