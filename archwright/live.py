@@ -88,11 +88,11 @@ def number(value: float, unit: str) -> str:
     """A number with its unit, short enough to read."""
     if not math.isfinite(value):
         return "not defined" if math.isnan(value) else f"{value}"
-    if unit == "share":
+    if unit == "share" and abs(value) < 1e4:
         return f"{value:.2%}"
-    if unit == "s":
-        return f"{value * 1e6:.0f} µs" if value < 1e-3 else f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.3g} s"
-    if unit in ("1", "FLOP", "B") and value == int(value):
+    if unit == "s" and abs(value) < 1:
+        return f"{value * 1e6:.0f} µs" if abs(value) < 1e-3 else f"{value * 1e3:.3g} ms"
+    if unit in ("1", "FLOP", "B") and value == int(value) and abs(value) < 1e15:
         for scale, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
             if abs(value) >= 10 * scale:
                 return f"{value / scale:,.1f} {prefix}{unit.replace('1', '')}".strip()

@@ -35,7 +35,8 @@ def test_the_line() -> None:
     [
         (0.12345, "share", "12.35%"), (3e-5, "s", "30 µs"), (0.0123, "s", "12.3 ms"), (2.0, "s", "2 s"),
         (999, "1", "999"), (9_999, "1", "9,999"), (12_345, "1", "12.3 k"), (12_345_678, "FLOP", "12.3 MFLOP"),
-        (2_000, "B", "2,000 B"), (45e9, "B", "45.0 GB"), (0.5, "1", "0.5"), (12.3456, "target units", "12.35"),
+        (2_000, "B", "2,000 B"), (45e9, "B", "45.0 GB"), (1e306, "1", "1e+306"),
+        (0.5, "1", "0.5"), (12.3456, "target units", "12.35"),
         (-0.1517, "nats", "-0.1517 nats"), (math.nan, "1", "not defined"), (math.inf, "share", "inf"), (0, "1", "0"),
     ],
 )  # fmt: skip
@@ -46,7 +47,7 @@ def test_numbers(value: float, unit: str, text: str) -> None:
 @given(st.floats(), st.sampled_from([*UNITS.values(), "share", "target units", "nats", "other"]))
 def test_any_number_is_short(value: float, unit: str) -> None:
     text = live.number(value, unit)
-    assert text == text.strip() and 0 < len(text) < 400 and "\n" not in text
+    assert text == text.strip() and 0 < len(text) < 30 and "\n" not in text
 
 
 RUN: dict[str, Any] = {

@@ -167,14 +167,17 @@ def begin(
     names   of the objectives
     """
     storage = _storage(url)
-    taken = set(optuna.study.get_all_study_names(storage))
-    place, number = name, 1
-    while place in taken:
+    study, number = None, 1
+    while study is None:
+        place = name if number == 1 else f"{name}-{number}"
         number += 1
-        place = f"{name}-{number}"
-    study = optuna.create_study(
-        storage=storage, study_name=place, directions=["minimize" if d == "min" else "maximize" for d in directions]
-    )
+        try:
+            study = optuna.create_study(
+                storage=storage, study_name=place,
+                directions=["minimize" if d == "min" else "maximize" for d in directions],
+            )  # fmt: skip
+        except optuna.exceptions.DuplicatedStudyError:
+            continue
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names(list(names))
@@ -221,12 +224,26 @@ def _storage(url: str | None) -> Any:
             return JournalStorage(JournalFileBackend(url))
         if url.startswith("sqlite"):
             Path(url.partition("///")[2]).parent.mkdir(parents=True, exist_ok=True)
-            # two processes may write at once: the second waits
-            return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
+            return _sqlite(url)
         return optuna.storages.get_storage(url)
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]
         raise FormatError(f"the storage {url} cannot be opened ({reason}): expected a URL that Optuna takes") from None
+
+
+def _sqlite(url: str, tries: int = 5) -> Any:
+    """Two processes may write at once: the second waits. Both may even find no tables and make them: the second, which
+    is told that they exist, looks again."""
+    from sqlalchemy.exc import IntegrityError, OperationalError
+
+    while True:
+        tries -= 1
+        try:
+            return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
+        except (IntegrityError, OperationalError) as error:
+            if not tries or not any(told in str(error) for told in ("already exists", "UNIQUE constraint")):
+                raise
+            time.sleep(0.2)
 
 
 # ------------------------------------------------------------------------------------------------- ours and Optuna's

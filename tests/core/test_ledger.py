@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import optuna
@@ -113,6 +115,20 @@ def test_a_journal_file_serves_as_well(tmp_path):
     book.complete(number, [0.5])
     found = ledger.resume(str(tmp_path / "journal.log"), "toy", ABOUT)
     assert found.trials()[0].trace == trace and found.directions == ("max",)
+
+
+def open_at(url, moment):
+    while time.monotonic() < moment:
+        pass
+    ledger.begin(url, "toy", ("min",), ABOUT, ["error"])
+
+
+def test_processes_that_begin_at_one_moment_all_begin(tmp_path):
+    context = multiprocessing.get_context("fork")  # so that they are ready at once
+    for repeat in range(5):
+        url, moment = f"sqlite:///{tmp_path / str(repeat)}.db", time.monotonic() + 0.1
+        with context.Pool(4) as pool:
+            pool.starmap(open_at, [(url, moment)] * 4)
 
 
 def test_a_choice_whose_options_change_is_kept_under_another_name(tmp_path):
