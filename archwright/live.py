@@ -124,6 +124,10 @@ def summary(run: Mapping[str, Any], folder: Path) -> None:
     for notice in run["data"]["notices"]:
         console.print(f"note: {notice}", markup=False)
     cost = run["cost"]
+    members = winner.get("members", ())
+    if members:
+        told = ", ".join([f"{m['trial']}" + (f" ({m['copies']} times)" if m["copies"] > 1 else "") for m in members])
+        console.print(f"winner: the mean of {sum([m['copies'] for m in members])} networks, of trials {told}")
     console.print(
         f"winner: {number(cost['params'], '1')} parameters, {number(cost['flops'], 'FLOP')},"
         f" {number(cost['bytes'], 'B')}, {number(cost['latency_s'], 's')} a sample", markup=False,

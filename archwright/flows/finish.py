@@ -1,8 +1,8 @@
 """What follows the loop: the last training, the figures on the test split, and the record of the run.
 
-The best candidate is trained again, from the same seed, on all rows but those of the test split. If that fails, or no
-time is left for it, the net that the loop trained is taken instead; the record says which. The test split is looked at
-here, once, and nothing is decided by it.
+The best candidates, which are averaged (`archwright.flows.team`), are trained again on all rows but those of the test
+split. If that fails, or no time is left for it, the nets that the loop trained are taken instead; the record says
+which. The test split is looked at here, once, and nothing is decided by it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import math
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +26,8 @@ from archwright.data.recipe import recipe_from
 from archwright.errors import ArchwrightError
 from archwright.flows.bundle import Bundle
 from archwright.flows.objectives import costs, over
+from archwright.flows.team import Team, seconds_of
+from archwright.kit.ensemble import ensemble
 from archwright.kit.latency import latency
 from archwright.kit.metrics import metric, probabilities
 from archwright.kit.prelude import with_recipe
@@ -35,7 +38,7 @@ from archwright.net.net import Net, load
 
 if TYPE_CHECKING:
     from archwright.flows.loop import Loop
-    from archwright.flows.pool import Done, Here, Pool
+    from archwright.flows.pool import Here, Pool
 
 EXTRA = {
     "classification": ("error", "balanced_accuracy", "neg_log_loss"),
@@ -48,6 +51,9 @@ POINTS = 2000
 
 ENOUGH = 0.75
 """The last training counts if it had at least this share of the steps that the trial had."""
+
+LOOKED = 16
+"""Nets that the loop trained, which are looked at for one that keeps to the limits where the winner does not."""
 
 BINS = 10
 """Of the calibration of probabilities."""
@@ -76,38 +82,62 @@ def finish(loop: Loop, pool: Pool | Here, *, interrupted: bool, command: str) ->
 
 
 # ------------------------------------------------------------------------------------------------ the last training
+class Member(NamedTuple):
+    """A network of the winner. `final`: on all rows, by the last training; else it is as the loop trained it."""
+
+    trial: Trial
+    net: Net
+    seconds: float
+    steps: int
+    final: bool
+
+
 def _winner(loop: Loop, pool: Pool | Here, interrupted: bool) -> tuple[Net, dict[str, Any]]:
     """The net, and what is recorded of it."""
-    ranked = [t for t in loop.ranked() if over(t.extra.get("costs", {}), loop.ask.limits) is None]
+    ranked = loop.within()
     if not ranked:
         if interrupted:
             raise ArchwrightError("the search was stopped before any network was trained: nothing is written")
         return _untried(loop, pool)
-    for trial in ranked[:3]:
-        left = _time_left(loop)
-        if not interrupted and (left is None or left > 0.2):
-            copies, _ = loop.copies(trial)
-            net, seconds, steps = _train(loop, pool, trial.trace, trial.extra.get("steps"), copies)
-            # cut short by other work on the machine, it would be worse than what the loop trained
-            enough = steps >= ENOUGH * trial.extra.get("steps", 0) or not (loop.nets / str(trial.number)).is_dir()
-            if net is not None and enough and _keeps(loop, net):
-                return net, _record(loop, trial, steps, seconds, copies, final=True)
-        kept = loop.nets / str(trial.number)
-        if kept.is_dir():
-            net = load(kept)
-            if _keeps(loop, net):
-                return net, _record(loop, trial, trial.extra["steps"], trial.extra["seconds"], 1, final=False)
-    # a resumed search may have lost the nets, and have no time: the shortest training is better than none
-    if interrupted:
-        for trial in ranked[3:]:
-            if (loop.nets / str(trial.number)).is_dir():
-                net = load(loop.nets / str(trial.number))
-                return net, _record(loop, trial, trial.extra["steps"], trial.extra["seconds"], 1, final=False)
+    members = _members(loop, pool, loop.team(), interrupted)
+    # a resumed search may have lost the nets of the best, and have no time
+    members = members or [one for trial in ranked if (one := _kept(loop, trial)) is not None][:1]
+    if not members and interrupted:
         raise ArchwrightError("the search was stopped, and the nets that it trained are not here: resume it again")
-    net, seconds, steps = _train(loop, pool, ranked[0].trace, ranked[0].extra.get("steps"))
-    if net is None:
+    if not members:  # the shortest training is better than none
+        members = [m for trial in ranked[:3] for m in _trained(loop, pool, [(trial, 1, None)])][:1]
+    if not members:
         raise ArchwrightError("the last training failed for each of the best candidates: search again, for longer")
-    return net, _record(loop, ranked[0], steps, seconds, 1, final=True)
+    while len(members) > 1 and not _keeps(loop, ensemble([m.net for m in members], loop.ask.data.task)):
+        members.pop()
+    net = ensemble([m.net for m in members], loop.ask.data.task)
+    if not _keeps(loop, net):  # its latency, which was measured below the limit once
+        for one in [m for trial in ranked[:LOOKED] if (m := _kept(loop, trial)) is not None]:
+            if _keeps(loop, one.net):
+                return one.net, _record(loop, [one])
+    return net, _record(loop, members)
+
+
+def _members(loop: Loop, pool: Pool | Here, team: Team, interrupted: bool) -> list[Member]:
+    """The networks of a team, trained again on all rows if there is time; the others as the loop trained them."""
+    left = _time_left(loop)
+    made: dict[int, list[Member]] = {}
+    if not interrupted and (left is None or left > 0.2):
+        jobs = [(trial, copies, seconds_of([(trial, copies)], loop.alone_seconds, 1)) for trial, copies in team.copies]
+        for one in _trained(loop, pool, jobs):
+            # cut short by other work on the machine, it would be worse than what the loop trained
+            if one.steps >= ENOUGH * one.trial.extra.get("steps", 0) or _kept(loop, one.trial) is None:
+                made.setdefault(one.trial.number, []).append(one)
+    kept = {t.number: [one] for t, _ in team.copies if t.number not in made and (one := _kept(loop, t)) is not None}
+    return [one for trial, _ in team.copies for one in (made | kept).get(trial.number, [])]
+
+
+def _kept(loop: Loop, trial: Trial) -> Member | None:
+    """What the loop trained, if it is here."""
+    folder = loop.nets / str(trial.number)
+    if not folder.is_dir():
+        return None
+    return Member(trial, load(folder), trial.extra["seconds"], trial.extra["steps"], final=False)
 
 
 def _untried(loop: Loop, pool: Pool | Here) -> tuple[Net, dict[str, Any]]:
@@ -115,10 +145,11 @@ def _untried(loop: Loop, pool: Pool | Here) -> tuple[Net, dict[str, Any]]:
     failed = [t.extra.get("reason", "") for t in loop.book.trials() if t.extra.get("state") == "fail"]
     for _ in range(3):
         for one in loop.proposals.next(1):
-            net, seconds, steps = _train(loop, pool, one.trace)
-            if net is not None:
-                training = _training(loop, one.trace, steps, seconds, 1, final=True)
-                return net, {"trial": None, "trace": dict(one.trace), "key": one.graph.key(), "valid": {}, **training}
+            for member in _trained(loop, pool, [(Trial(-1, one.trace), 1, None)]):
+                training = _training(loop, member)
+                return member.net, {
+                    "trial": None, "trace": dict(one.trace), "key": one.graph.key(), "valid": {}, **training,
+                }  # fmt: skip
     why = f": {failed[-1]}" if failed else ""
     raise ArchwrightError(f"none of the {len(failed)} candidates could be trained{why}")
 
@@ -129,29 +160,42 @@ def _time_left(loop: Loop) -> float | None:
     return None if left is None else left - loop.ask.plan.wrap
 
 
-def _train(
-    loop: Loop, pool: Pool | Here, trace: Mapping[str, Any], taken: int | None = None, copies: int = 1
-) -> tuple[Net | None, float, int]:
-    """Train a trace on all rows but the test split's: (net, seconds, steps), no net if it fails."""
-    left = _time_left(loop)
-    seconds = None if left is None else max(0.3, left)
-    threads = None if seconds is None else max(1, pool.size)
-    pool.send(loop.final_job(trace, taken, seconds, threads, copies))
-    began = time.monotonic()
-    done: list[Done] = []
-    while not done and (seconds is None or time.monotonic() - began < 1.05 * seconds + 5):
-        done = pool.wait(0.25)
+def _trained(loop: Loop, pool: Pool | Here, wanted: Sequence[tuple[Trial, int, float | None]]) -> list[Member]:
+    """Networks trained on all rows but the test split's: (trial, copies, seconds that it takes about) for each job.
+    What fails is left out; where the clock counts, each job gets its share of what is left."""
+    waiting = sorted(wanted, key=lambda one: -(one[2] or 0.0))
+    found: dict[int, list[Member]] = {}
+    sent: dict[str, Trial] = {}
+    total = _time_left(loop)
+    end = math.inf if total is None else time.monotonic() + 1.05 * max(0.3, total) + 5
+    threads = max(1, pool.size) if total is not None and len(waiting) == 1 else None
+    while (waiting or sent) and time.monotonic() < end:
+        while waiting and pool.free:
+            trial, copies, takes = waiting[0]
+            left = _time_left(loop)
+            if left is not None:
+                rest = sum([one[2] or 0.0 for one in waiting])
+                share = min(1.0, takes * pool.size / rest) if takes and 0 < rest < math.inf else 1.0
+                left = max(0.3, left * share)
+            job = loop.final_job(
+                trial.trace, trial.number, trial.extra.get("steps"), left, copies=copies, threads=threads
+            )  # fmt: skip
+            pool.send(job)
+            sent[job["save"]] = trial
+            waiting.pop(0)
+        for job, results in pool.wait(0.25):
+            trial = sent.pop(str(job["save"]))
+            found[trial.number] = [
+                Member(trial, load(Path(job["save"]) / str(r["number"])), r["seconds"], r["steps"], final=True)
+                for r in results if r["state"] == "complete"
+            ]  # fmt: skip
         if loop.interrupts.asked:
             pool.abandon()
             raise KeyboardInterrupt
         loop.show("final training")
-    if not done:
+    if sent:
         pool.abandon()
-        return None, 0.0, 0
-    result = done[0][1][0]
-    if result["state"] != "complete":
-        return None, 0.0, 0
-    return load(loop.work / "final" / "0"), result["seconds"], result["steps"]
+    return [one for trial, *_ in wanted for one in found.get(trial.number, [])]
 
 
 def _keeps(loop: Loop, net: Net) -> bool:
@@ -161,23 +205,31 @@ def _keeps(loop: Loop, net: Net) -> bool:
     return any(over(costs(net.graph, list(limit), recipe, net), limit) is None for _ in range(3))
 
 
-def _record(loop: Loop, trial: Trial, steps: int, seconds: float, copies: int, final: bool) -> dict[str, Any]:
-    return {
+def _record(loop: Loop, members: Sequence[Member]) -> dict[str, Any]:
+    """The best trial among the members; and all of them, if they are several."""
+    first, name = members[0], loop.ask.metric.name
+    trial = first.trial
+    found = {
         "trial": trial.number, "trace": dict(trial.trace), "key": trial.extra.get("key"),
-        "valid": {loop.ask.metric.name: loop.ask.value(trial)}, "curve": trial.extra.get("curve", []),
-        **_training(loop, trial.trace, steps, seconds, copies, final),
+        "valid": {name: loop.ask.value(trial)}, "curve": trial.extra.get("curve", []), **_training(loop, first),
     }  # fmt: skip
+    if len(members) > 1:
+        found["training"]["networks"] = len(members)
+        copies = Counter(m.trial.number for m in members)
+        found["members"] = [
+            {"trial": t.number, "copies": copies[t.number], "valid": {name: loop.ask.value(t)}, "trace": dict(t.trace)}
+            for t in {m.trial.number: m.trial for m in members}.values()
+        ]  # fmt: skip
+    return found
 
 
-def _training(
-    loop: Loop, trace: Mapping[str, Any], steps: int, seconds: float, copies: int, final: bool
-) -> dict[str, Any]:
-    settings, data = replace(Settings.of(trace), members=copies), loop.ask.data
-    rows = data.size("train") + data.size("valid") if final else loop.ask.plan.rows
-    samples = steps * min(settings.batch, rows)
+def _training(loop: Loop, one: Member) -> dict[str, Any]:
+    settings, data = Settings.of(one.trial.trace), loop.ask.data
+    rows = data.size("train") + data.size("valid") if one.final else loop.ask.plan.rows
+    samples = one.steps * min(settings.batch, rows)
     return {"training": {
-        "epochs": samples / max(1, rows), "steps": steps, "seconds": seconds, "samples": rows,
-        "retrained": final, **settings.as_dict(),
+        "epochs": samples / max(1, rows), "steps": one.steps, "seconds": one.seconds, "samples": rows,
+        "retrained": one.final, **settings.as_dict(),
     }}  # fmt: skip
 
 

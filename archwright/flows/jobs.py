@@ -1,17 +1,20 @@
 """A job: candidates of one architecture that are trained together, as plain data. What a worker does.
 
-A candidate is a trial of the search: the architecture with settings of its own. It is trained on each fold, in as many
-copies as its settings say, all at once; its error is that of the mean of its copies on the rows that each fold held
-back. So one number stands for all rows, and the copies of all candidates run as one network.
+A candidate is a trial of the search: the architecture with settings of its own. It is trained on each fold, and its
+error is that on the rows that each fold held back. So one number stands for all rows, and the nets of all candidates
+and folds run as one network.
 
-    job = {"graph": JSON text, "candidates": [{"number": 7, "settings": {...}, "bars": [...], "start": folder or None}],
+    job = {"graph": JSON text, "candidates": [{"number": 7, "settings": {...}, "bars": [...], "start": folder or None,
+                                               "copy": 0}],
            "folds": 5, "final": False, "steps": 2000, "seconds": 3.5 or None, "seed": 0, "metric": "error",
            "halve": True, "save": folder or None}
     result = {"number": 7, "state": "complete" | "pruned" | "failed", "value": 0.08, "loss": 0.3, "reason": "",
               "curve": [[s, v]], "seconds": 1.2, "steps": 2000}
 
 `bars` are values, one for each look, at which a candidate is given up if it is worse; `halve` lets the worse half of
-the candidates go at the second look and at the fourth. `final` trains on all rows but those of the test split.
+the candidates go at the second look and at the fourth. Candidates with the same `copy` begin with the same weights.
+`final` trains on all rows but those of the test split. In `save` each net gets a folder by its candidate's number, with
+its outputs on the held rows.
 """
 
 from __future__ import annotations
@@ -30,8 +33,8 @@ from numpy.typing import NDArray
 from archwright.core import seeds
 from archwright.data.data import Data
 from archwright.data.recipe import recipe_from
+from archwright.flows.team import HELD
 from archwright.ir import Graph
-from archwright.kit.ensemble import ensemble, mean_outputs
 from archwright.kit.losses import loss_for
 from archwright.kit.metrics import metric
 from archwright.kit.settings import Settings
@@ -39,6 +42,7 @@ from archwright.kit.together import LOOKS, Limits, Rows, Samples, Trained, train
 from archwright.net.net import Net, init, load
 
 Job = Mapping[str, Any]
+Outputs = NDArray[np.float32]
 Result = dict[str, Any]
 
 LEAST = 60
@@ -88,22 +92,50 @@ class Worker:
             return failures(job, _reason(error))
 
 
+class Judge:
+    """How good outputs for some rows of the data are, in the target's own units.
+
+    sign  1 where less of the metric is better, else -1
+    """
+
+    def __init__(self, data: Data, name: str) -> None:
+        self._data, self._metric, self._loss = data, metric(name, data.task, data.outputs), loss_for(data)
+        recipe = data.meta.get("recipe")
+        numbers = data.task == "regression" and recipe is not None
+        self._decode = recipe_from(recipe).target.decode if numbers else None
+        self.sign = 1.0 if self._metric.direction == "min" else -1.0
+
+    def value(self, outputs: Outputs, rows: Rows) -> float:
+        """The metric."""
+        truth = self._data.target[rows]
+        if self._decode is not None:
+            truth, outputs = self._decode(truth), self._decode(outputs)
+        return self._metric(truth, outputs)
+
+    def loss(self, outputs: Outputs, rows: Rows) -> float:
+        """The task's loss, which tells apart what has the same metric: few rows, few values."""
+        return float(self._loss(torch.from_numpy(outputs), torch.from_numpy(self._data.target[rows])))
+
+    def held(self, outputs: Outputs) -> tuple[float, float]:
+        """What is to be small, of outputs on all rows that candidates are judged by, in the order of their numbers."""
+        data = self._data
+        rows = np.sort(np.concatenate([np.asarray(data.splits[s], np.int64) for s in ("train", "valid")]))
+        if len(outputs) != len(rows):  # no cross-validation
+            rows = np.sort(np.asarray(data.splits["valid"], np.int64))
+        return self.sign * self.value(outputs, rows), self.loss(outputs, rows)
+
+
 @dataclass
 class _Candidate:
-    """A trial within a job. `places`: for each fold, which of the job's nets are its copies."""
+    """A trial within a job. `nets`: which of the job's nets are its own, fold by fold."""
 
     number: int
     settings: Settings
     bars: Sequence[float | None]
-    places: list[list[int]] = field(default_factory=list)
+    nets: list[int] = field(default_factory=list)
     curve: list[list[float]] = field(default_factory=list)
     state: str = "running"
     reason: str = ""
-
-    @property
-    def nets(self) -> list[int]:
-        """All its nets, fold by fold."""
-        return [i for places in self.places for i in places]
 
     def close(self, state: str, reason: str) -> None:
         """It does not go on."""
@@ -116,9 +148,7 @@ class _Run:
     def __init__(self, job: Job, data: Data) -> None:
         self.job, self.data = job, data
         self.final = bool(job.get("final"))
-        self.score = metric(job["metric"], data.task, data.outputs)
-        recipe = data.meta.get("recipe")
-        self.target = recipe_from(recipe).target if recipe else None
+        self.judge = Judge(data, job["metric"])
         parts = folds_of(data, 0 if self.final else job["folds"], job["seed"])
         if self.final:
             parts = [(np.sort(np.concatenate(parts[0])), np.zeros(0, np.int64))]
@@ -132,12 +162,10 @@ class _Run:
         for entry in job["candidates"]:
             one = _Candidate(entry["number"], Settings(**entry["settings"]), entry.get("bars") or ())
             for fold in range(len(parts)):
-                one.places.append([])
-                for member in range(one.settings.members):
-                    one.places[fold].append(len(self.nets))
-                    seed = seeds.derive(job["seed"], "weights", fold, member)
-                    self.nets.append(_begin(graph, entry.get("start"), seed))
-                    self.fold_of.append(fold)
+                one.nets.append(len(self.nets))
+                seed = seeds.derive(job["seed"], "weights", fold, entry.get("copy", 0))
+                self.nets.append(_begin(graph, entry.get("start"), seed))
+                self.fold_of.append(fold)
             self.candidates.append(one)
         self.rows = [parts[fold][0] for fold in self.fold_of]
         self.looks = 0
@@ -163,31 +191,16 @@ class _Run:
         running = [one for one in self.candidates if one.state == "running"]
         for one in running:
             if all([i in outputs for i in one.nets]):
-                one.curve.append([share, self._value(one, outputs, self.quick)])
+                one.curve.append([share, self.judge.value(self._outputs(one, outputs), np.concatenate(self.quick))])
             else:
                 one.close("failed", f"diverged before {share:.0%} of its training")
         running = [one for one in running if one.state == "running"]
-        _give_up(running, self.looks, self.score.direction, bool(self.job.get("halve")))
+        _give_up(running, self.looks, self.judge.sign, bool(self.job.get("halve")))
         return [i for one in running if one.state == "running" for i in one.nets]
 
     def _outputs(self, one: _Candidate, outputs: Mapping[int, NDArray[np.float32]]) -> NDArray[np.float32]:
-        """The mean of its copies on the held rows of all folds, one after another."""
-        return np.concatenate([mean_outputs([outputs[i] for i in places], self.data.task) for places in one.places])
-
-    def _loss(self, one: _Candidate, outputs: Mapping[int, NDArray[np.float32]]) -> float:
-        """The task's loss on the held rows, which tells apart what has the same error: few rows, few values."""
-        truth = np.concatenate([self.data.target[rows] for rows in self.held])
-        return float(loss_for(self.data)(torch.from_numpy(self._outputs(one, outputs)), torch.from_numpy(truth)))
-
-    def _value(
-        self, one: _Candidate, outputs: Mapping[int, NDArray[np.float32]], held: Sequence[Rows]
-    ) -> float:
-        """The metric on the held rows of all folds, in the target's own units."""
-        made = self._outputs(one, outputs)
-        truth = np.concatenate([self.data.target[rows] for rows in held])
-        if self.data.task == "regression" and self.target is not None:
-            truth, made = self.target.decode(truth), self.target.decode(made)
-        return self.score(truth, made)
+        """Its outputs on the held rows of all folds, one after another."""
+        return np.concatenate([outputs[i] for i in one.nets])
 
     def _result(self, one: _Candidate, trained: Trained, outputs: Mapping[int, NDArray[np.float32]]) -> Result:
         seconds = trained.seconds / len(self.candidates)
@@ -199,14 +212,17 @@ class _Run:
             if not sum(map(len, self.held)):
                 one.close("failed", "there are no rows to hold back")
             else:
-                found["value"] = self._value(one, outputs, self.held)
-                found["loss"] = self._loss(one, outputs)
+                made, rows = self._outputs(one, outputs), np.concatenate(self.held)
+                found["value"], found["loss"] = self.judge.value(made, rows), self.judge.loss(made, rows)
                 one.curve.append([1.0, found["value"]])
                 if not math.isfinite(found["value"]):
-                    one.close("failed", f"its {self.score.name} is {found['value']}")
+                    one.close("failed", f"its {self.job['metric']} is {found['value']}")
         if one.state == "complete" and self.job.get("save"):
-            members = [trained.nets[i] for i in one.places[0]]
-            ensemble(members, self.data.task).save(Path(self.job["save"]) / str(one.number))
+            folder = Path(self.job["save"]) / str(one.number)
+            trained.nets[one.nets[0]].save(folder)
+            if not self.final:
+                order = np.argsort(np.concatenate(self.held), kind="stable")
+                np.save(folder / HELD, self._outputs(one, outputs)[order])
         return {**found, "state": one.state, "reason": one.reason, "curve": one.curve}
 
 
@@ -220,9 +236,8 @@ def _begin(graph: Graph, start: str | None, seed: int) -> Net:
     return Net(graph, {**net.weights, **same})
 
 
-def _give_up(running: Sequence[_Candidate], look: int, direction: str, halve: bool) -> None:
+def _give_up(running: Sequence[_Candidate], look: int, sign: float, halve: bool) -> None:
     """Mark the candidates that are worse than their bar, and at two looks the worse half of all."""
-    sign = 1.0 if direction == "min" else -1.0
     for one in running:
         bar = one.bars[look - 1] if look <= len(one.bars) else None
         if bar is not None and sign * one.curve[-1][1] > sign * bar:

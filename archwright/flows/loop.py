@@ -19,10 +19,12 @@ from archwright.core.records import Trial
 from archwright.core.space import Space
 from archwright.data.data import Data
 from archwright.flows.interrupts import Interrupts
+from archwright.flows.jobs import Judge
 from archwright.flows.objectives import Objective, over
 from archwright.flows.plan import Plan
 from archwright.flows.pool import Done, Here, Pool
 from archwright.flows.proposals import Candidate, Proposals
+from archwright.flows.team import Team, outputs_of, seconds_of, select
 from archwright.kit.ranks import fronts, signed
 from archwright.kit.settings import Settings
 from archwright.kit.together import LOOKS
@@ -139,6 +141,9 @@ class Loop:
         self._entered = 0
         self._shown = 0.0
         self._state: State | None = None
+        self._judge = Judge(ask.data, ask.metric.name)
+        self._final: tuple[int, float | None] = 0, None
+        self._reckoned = 0.0
 
     def run(self, pool: Pool | Here) -> bool:
         """Search until the budget or the trials are spent; whether Ctrl-C ended it."""
@@ -208,34 +213,42 @@ class Loop:
         """Seconds until the last training has to begin."""
         left = self.ask.left
         assert left is not None
-        return left - self.ask.plan.wrap - self.ask.plan.final_seconds(self._full_seconds())
+        return left - self.ask.plan.wrap - self.ask.plan.final_seconds(self._final_seconds())
 
-    def _full_seconds(self) -> float | None:
-        """What the last training of the best candidate so far would take."""
-        best = self.best()
-        return self.copies(best)[1] if best is not None else None
-
-    def copies(self, trial: Trial) -> tuple[int, float | None]:
-        """How many copies of a trial's network the last training has, and how long that takes, about.
-
-        As many as the plan, the limits and a third of the budget allow; one where costs are objectives: then the front
-        says what more parameters give.
-        """
+    def team(self) -> Team:
+        """The trials whose networks are averaged in the end; at least one must be complete. They keep to the limits
+        together, and their last training takes at most a third of the budget."""
         plan = self.ask.plan
-        most = 1 if any([o.is_cost for o in self.ask.objectives]) else plan.copies
-        alone = self._alone_seconds(trial)
-        graph = self.space.draw(trial.trace)
-        for count in (8, 4, 2):
-            taken = None if alone is None else alone * max(1.0, 0.4 * count)
-            in_time = plan.budget is None or (taken is not None and taken < plan.budget / 3)
-            if count <= most and in_time and over(self.proposals.cost(graph, count), self.ask.limits) is None:
-                return count, taken
-        return 1, alone
+        most = 1 if any([o.is_cost for o in self.ask.objectives]) else plan.members
 
-    def _alone_seconds(self, trial: Trial) -> float | None:
-        """What the last training of one copy would take."""
+        def fits(team: Team) -> bool:
+            if plan.budget is not None and team.seconds > plan.budget / 3:
+                return False
+            if not self.ask.limits:
+                return True
+            graphs = [self.space.draw(trial.trace) for trial in team.trials]
+            return over(self.proposals.cost(graphs), self.ask.limits) is None
+
+        return select(
+            self.within(), most, fits, lambda copies: seconds_of(copies, self.alone_seconds, plan.workers),
+            lambda trial: outputs_of(self.nets / str(trial.number)), self.ask.data.task, self._judge.held,
+        )  # fmt: skip
+
+    def _final_seconds(self) -> float | None:
+        """What the last training would take. Reckoned anew when trials were completed, but for a fiftieth of the time
+        at most: some metrics are slow."""
+        done, began = len(self.within()), time.monotonic()
+        if done and done != self._final[0] and began >= self._reckoned:
+            seconds = self.team().seconds
+            self._final = done, seconds if math.isfinite(seconds) else None
+            now = time.monotonic()
+            self._reckoned = now + 50 * (now - began)
+        return self._final[1]
+
+    def alone_seconds(self, trial: Trial) -> float:
+        """What the last training of one copy would take; infinite where that is not known."""
         if not trial.extra.get("steps"):
-            return None
+            return math.inf
         plan = self.ask.plan
         step = trial.extra["job_seconds"] / trial.extra["steps"]
         # in its job the folds, and on average half of the siblings, ran as one: alone, it takes more than its share
@@ -263,18 +276,21 @@ class Loop:
         }  # fmt: skip
 
     def final_job(
-        self, trace: Mapping[str, Any], taken: int | None, seconds: float | None, threads: int | None, copies: int
-    ) -> dict[str, Any]:
-        """The job that trains a trace on all rows but the test split's, after a trial that took so many steps; its net
-        is saved as "final" / "0"."""
-        settings = replace(Settings.of(trace), members=copies)
+        self, trace: Mapping[str, Any], name: int, taken: int | None, seconds: float | None, *, copies: int = 1,
+        threads: int | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """The job that trains copies of a trace on all rows but the test split's, after a trial that took so many
+        steps; the nets are saved in final/<name>/0, final/<name>/1 ..."""
+        settings = Settings.of(trace)
         start = self._start(trace) if self._start is not None else None
         return {
             "graph": self.space.draw(trace).to_json(), "folds": 0, "final": True,
-            "candidates": [{"number": 0, "settings": asdict(settings), "start": start}],
+            "candidates": [
+                {"number": copy, "settings": asdict(settings), "start": start, "copy": copy} for copy in range(copies)
+            ],
             "steps": self.ask.plan.final_steps(settings, taken), "seconds": seconds,
-            "seed": seeds.derive(self.ask.seed, "final"), "metric": self.ask.metric.name,
-            "save": str(self.work / "final"), "threads": threads,
+            "seed": seeds.derive(self.ask.seed, "final", name), "metric": self.ask.metric.name,
+            "save": str(self.work / "final" / str(name)), "threads": threads,
         }  # fmt: skip
 
     def _bars(self, one: Candidate, history: Sequence[Trial]) -> list[float | None]:
@@ -317,6 +333,10 @@ class Loop:
         """Complete trials from the best to the worst by the metric, then by the loss."""
         done = [trial for trial in self.book.trials() if trial.values]
         return sorted(done, key=lambda t: (self.ask.sign * self.ask.value(t), t.extra.get("loss", 0.0), t.number))
+
+    def within(self) -> list[Trial]:
+        """Those of them that keep to the limits: a resumed search may have others."""
+        return [t for t in self.ranked() if over(t.extra.get("costs", {}), self.ask.limits) is None]
 
     def best(self) -> Trial | None:
         """The best trial by the metric."""

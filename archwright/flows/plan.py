@@ -34,7 +34,7 @@ class Plan(Record):
     rows      that a training learns from
     samples   of a full training
     siblings  settings tried together for one architecture
-    copies    that the last training may at most have
+    members   networks that may be averaged in the end, at most
     measured  whether the last training is as long as its trial's was
     budget    seconds in all, or None where trials are counted
     workers   processes
@@ -44,7 +44,7 @@ class Plan(Record):
     rows: int
     samples: int
     siblings: int
-    copies: int
+    members: int
     measured: bool
     budget: float | None
     workers: int
@@ -102,8 +102,8 @@ def plan(data: Data, budget: float | None, workers: int) -> Plan:
     samples = _samples(data.kind, max(1, rows))
     numbers = sum(int(a[0].size) for a in data.inputs) if train else 1
     siblings = 3 if data.kind != "image" and numbers <= 4096 else 1
-    copies = {"table": 8, "signal": 4}.get(data.kind, 1)
-    return Plan(folds, max(1, rows), samples, siblings, copies, data.kind != "image", budget, workers)
+    members = {"table": 8, "signal": 4}.get(data.kind, 1)
+    return Plan(folds, max(1, rows), samples, siblings, members, data.kind != "image", budget, workers)
 
 
 def _samples(kind: str, rows: int) -> int:

@@ -80,7 +80,7 @@ class Proposals:
     ) -> None:
         self.space, self.limits, self.cost_names = space, limits, cost_names
         self._book, self._data, self._seed = book, data, seed
-        self._costs: dict[tuple[str, int], Mapping[str, float]] = {}
+        self._costs: dict[tuple[str, ...], Mapping[str, float]] = {}
         self._graphs: dict[str, Graph] = {}
         self._pending: list[list[Candidate]] = []
         self._asked = 0
@@ -182,7 +182,7 @@ class Proposals:
             told = str(error).strip().partition("\n")[0].rstrip(".")
             raise FormatError(f"optuna's {type(study.sampler).__name__} cannot search this space: {told}") from None
         settings = Settings.of(trace)
-        one = Candidate(trace, graph, settings, self.cost(graph, settings.members), trial.number)
+        one = Candidate(trace, graph, settings, self.cost([graph]), trial.number)
         reason = over(one.costs, self.limits)
         if reason is None:
             trial.set_user_attr("key", graph.key())
@@ -199,16 +199,18 @@ class Proposals:
         if shape not in self._graphs:  # siblings have one architecture: it is drawn once
             self._graphs[shape] = self.space.draw(trace)
         graph, settings = self._graphs[shape], Settings.of(trace)
-        return Candidate(Trace(trace), graph, settings, self.cost(graph, settings.members))
+        return Candidate(Trace(trace), graph, settings, self.cost([graph]))
 
-    def cost(self, graph: Graph, members: int) -> Mapping[str, float]:
-        """The costs that matter, of so many copies as one network."""
-        place = graph.key(), members
+    def cost(self, graphs: Sequence[Graph]) -> Mapping[str, float]:
+        """The costs that matter, of graphs as one network. The latency of several is taken to be the sum of theirs."""
+        place = tuple([graph.key() for graph in graphs])
         if place not in self._costs:
-            whole = ensemble_graph([graph] * members, self._data.task)
+            whole = ensemble_graph(graphs, self._data.task)
             found = costs(whole, [name for name in self.cost_names if name != "latency"])
             exact = {name: most for name, most in self.limits.items() if name in found}
-            if "latency" in self.cost_names:  # what is over an exact limit need not be measured
+            if "latency" in self.cost_names and len(graphs) > 1:
+                found["latency"] = sum([self.cost([graph])["latency"] for graph in graphs])
+            elif "latency" in self.cost_names:  # what is over an exact limit need not be measured
                 recipe = self._data.meta.get("recipe")
                 measured = over(found, exact) is None
                 found |= costs(whole, ["latency"], recipe_from(recipe) if recipe else None) if measured else {}

@@ -34,8 +34,6 @@ class Settings(Record):
     augment       name of an augmentation: see `archwright.kit.augment`
     optimiser     "adamw" or "sgd" (with momentum 0.9)
     length        of the training, as a share of what the plan of a search calls a full one
-    members       copies with weights of their own, trained side by side, whose outputs are averaged. Not a choice of
-                  the space: more are better, so the last training takes as many as the limits allow
     """
 
     lr: float = 3e-3
@@ -45,7 +43,6 @@ class Settings(Record):
     augment: str = "none"
     optimiser: str = "adamw"
     length: float = 1.0
-    members: int = 1
 
     @staticmethod
     def of(trace: Mapping[str, Any]) -> Settings:

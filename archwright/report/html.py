@@ -56,6 +56,7 @@ def render(run: Mapping[str, Any], net: Net, inputs: Sequence[Input] = ()) -> st
         "picture": Markup(draw(net)),
         "costs": _costs(run, net),
         "nodes": _nodes(net),
+        "members": _members(run),
         "choices": _choices(mapped(run.get("winner")).get("trace")),
         "training": _choices(mapped(run.get("winner")).get("training")),
         "trials": _trials(run),
@@ -223,6 +224,23 @@ def _front(run: Mapping[str, Any]) -> dict[str, Any]:
     ]  # fmt: skip
     head = ["trial", *[o.label for o in known]]
     return {"head": head, "rows": rows[:_MOST_FRONT], "more": max(0, len(rows) - _MOST_FRONT)}
+
+
+def _members(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The networks that the winner is the mean of, if they are several."""
+    found = listed(mapped(run.get("winner")).get("members"))
+    metrics = list(dict.fromkeys([str(name) for one in found for name in mapped(one.get("valid"))]))
+    shown = [_metric(run, name) for name in metrics]
+    rows = [
+        {
+            "cells": [str(one.get("trial", words.NONE)), value(one.get("copies")),
+                      *[m.show(mapped(one.get("valid")).get(name)) for m, name in zip(shown, metrics, strict=True)]],
+            "choices": ", ".join([f"{k} {words.choice(v)}" for k, v in mapped(one.get("trace")).items()]),
+        }
+        for one in found
+    ]  # fmt: skip
+    count = sum([int(number(one.get("copies")) or 0) for one in found])
+    return {"head": ["trial", "copies", *[m.label for m in shown]], "rows": rows[:_MOST_FRONT], "count": count}
 
 
 def _costs(run: Mapping[str, Any], net: Net) -> list[list[str]]:

@@ -33,5 +33,5 @@ def draw(choose, spec):
 
 def known(spec):
     """Two shapes to begin with."""
-    usual = {"train.batch": 16, "train.members": 1, "train.optimiser": "adamw", "train.lr": 1e-2}
+    usual = {"train.batch": 16, "train.optimiser": "adamw", "train.lr": 1e-2}
     return [{"depth": 1, "width0": 8, "act": "relu", **usual}, {"depth": 0, **usual}]

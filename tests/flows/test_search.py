@@ -108,6 +108,24 @@ def test_without_a_folder_the_study_outlives_the_search() -> None:
 
 
 # --------------------------------------------------------------------------------------------------- limits, objectives
+def test_the_winner_is_a_mean_of_several_unless_costs_are_objectives() -> None:
+    result = found(trials=8, strategy="random", seed=2)
+    run, net = result.run, result.best.net
+    members = run["winner"]["members"]
+    assert members[0]["trial"] == run["winner"]["trial"] and sum(m["copies"] for m in members) == 8
+    assert len(members) > 1 and run["winner"]["training"]["networks"] == 8
+    alone = {e["trial"]: e["values"]["params"] for e in run["scatter"]}
+    assert run["cost"]["params"] == sum(m["copies"] * alone[m["trial"]] for m in members)
+    copies = [{n: t for n, t in net.weights.items() if n.startswith(f"member{i}.")} for i in range(8)]
+    assert sum(map(len, copies)) == len(net.weights)
+    flat = [str([t.flatten().tolist() for t in own.values()]) for own in copies]
+    assert len(set(flat)) == 8  # no two begin with the same weights
+    small = found(trials=8, strategy="random", seed=2, limit={"params": 3 * min(alone.values())}).run
+    assert small["cost"]["params"] <= 3 * min(alone.values())
+    alone_best = found(trials=8, strategy="random", seed=2, objective="error,params").run
+    assert "members" not in alone_best["winner"] and alone_best["cost"]["params"] in alone.values()
+
+
 @pytest.mark.parametrize(
     ("limit", "strategy"),
     [

@@ -38,7 +38,7 @@ def test_few_rows_leave_the_smallest_batch():
 
 def test_a_trace_without_training_is_the_usual_and_unknown_choices_are_no_settings():
     assert Settings.of({"width": 3}) == Settings()
-    assert Settings.of({"train.lr": 0.5, "train.members": 4, "train.strange": 1}) == Settings(lr=0.5, members=4)
+    assert Settings.of({"train.lr": 0.5, "train.length": 0.3, "train.strange": 1}) == Settings(lr=0.5, length=0.3)
 
 
 def test_a_program_with_training_asks_both():
