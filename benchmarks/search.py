@@ -463,7 +463,7 @@ def proposing(trials: int) -> list[float]:
     def drawn(self: Any, job: Any) -> Any:
         if job.get("final"):
             return work(self, job)
-        made = {"state": "complete", "reason": "", "curve": [], "seconds": 0.01, "steps": 20}
+        made = {"state": "complete", "reason": "", "curve": [], "seconds": 0.01, "steps": 20, "loss": 0.5}
         return [{**made, "number": c["number"], "value": rng.random()} for c in job["candidates"]]
 
     patches = [(flow, "plan", short), (proposals.Proposals, "next", timed), (jobs.Worker, "run", drawn)]

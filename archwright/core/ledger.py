@@ -13,6 +13,7 @@ as failed by `bury`, and asked for again by no one: their seeds are their number
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import time
@@ -55,6 +56,8 @@ class Ledger:
         self.session = _session()
         self._began = time.monotonic()
         self._read: dict[int, Trial] = {}
+        self._ids: dict[int, int] = {}
+        self._latest: tuple[float, list[Trial]] = -math.inf, []
         self._known: dict[str, BaseDistribution] = {}
 
     # ------------------------------------------------------------------------------------------------------- reading
@@ -73,9 +76,15 @@ class Ledger:
         """What tells the study from all others, wherever they are stored."""
         return str(self.study.user_attrs.get(ID, self.name))
 
-    def trials(self) -> list[Trial]:
+    def trials(self, age: float = 0.0) -> list[Trial]:
         """All trials in the order of their numbers. Those that were refused or stopped early are "failed": they have
-        no values; `extra["state"]` has Optuna's word."""
+        no values; `extra["state"]` has Optuna's word.
+
+        age  seconds: what was read so long ago serves, unless this process has written since. Others may have
+        """
+        now = time.monotonic()
+        if now - self._latest[0] < age:
+            return list(self._latest[1])
         found = []
         for frozen in self.study.get_trials(deepcopy=False):
             if frozen.number not in self._read:
@@ -87,7 +96,8 @@ class Ledger:
                     found.append(trial)
                     continue
             found.append(self._read[frozen.number])
-        return found
+        self._latest = now, found
+        return list(found)
 
     def about(self) -> Mapping[str, Any]:
         """What was given to `begin` as `about`."""
@@ -104,12 +114,20 @@ class Ledger:
             params[place], distributions[place] = trace[name], wanted
         self._known.update(distributions)
         attrs = {"session": self.session, **extra}
-        self.study.add_trial(
-            create_trial(state=TrialState.RUNNING, params=params, distributions=distributions, user_attrs=attrs)
-        )
-        # another process may have entered one in between: ours is the last with our session
-        mine = [t for t in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) if _is(t, self.session)]
-        return max(t.number for t in mine)
+        # as study.add_trial does, which does not tell the number
+        storage, study = self.study._storage, self.study._study_id
+        own = storage.create_new_trial(study, create_trial(
+            state=TrialState.RUNNING, params=params, distributions=distributions, user_attrs=attrs,
+        ))  # fmt: skip
+        number = storage.get_trial(own).number
+        self._ids[number], self._latest = own, (-math.inf, [])
+        return number
+
+    def note(self, number: int, **attrs: Any) -> None:
+        """Attributes of a trial that an Optuna sampler has begun: those that `open` would have given it."""
+        for name, value in attrs.items():
+            self.study._storage.set_trial_user_attr(self._id(number), name, value)
+        self._latest = -math.inf, []
 
     def complete(self, number: int, values: Sequence[float], **result: Any) -> None:
         """Close a trial with its values. Not-a-number is a failure: Optuna holds none."""
@@ -117,23 +135,33 @@ class Ledger:
             self.fail(number, f"its values are {', '.join([f'{v:g}' for v in values])}", **result)
             return
         self._add(number, None, result)
-        self.study.tell(number, [float(v) for v in values])
+        self._tell(number, TrialState.COMPLETE, [float(v) for v in values])
 
     def fail(self, number: int, reason: str, **result: Any) -> None:
         """Close a trial that broke: it diverged, raised, ran out of memory."""
         self._add(number, reason, result)
-        self.study.tell(number, state=TrialState.FAIL)
+        self._tell(number, TrialState.FAIL)
 
     def prune(self, number: int, reason: str, **result: Any) -> None:
         """Close a trial that was stopped as hopeless, or refused since it is over a limit."""
         self._add(number, reason, result)
-        self.study.tell(number, state=TrialState.PRUNED)
+        self._tell(number, TrialState.PRUNED)
+
+    def _tell(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
+        self.study.tell(number, values, state=state)
+        self._latest = -math.inf, []
 
     def _add(self, number: int, reason: str | None, result: Mapping[str, Any]) -> None:
-        trial = self.study.get_trials(deepcopy=False)[number]
         for name, value in (("reason", reason), ("result", dict(result))):
             if value:
-                self.study._storage.set_trial_user_attr(trial._trial_id, name, value)
+                self.study._storage.set_trial_user_attr(self._id(number), name, value)
+
+    def _id(self, number: int) -> int:
+        """What the storage calls a trial."""
+        if number not in self._ids:
+            storage = self.study._storage
+            self._ids[number] = storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
+        return self._ids[number]
 
     # ---------------------------------------------------------------------------------------------------- the budget
     def spend(self, seconds: float) -> None:
@@ -178,16 +206,21 @@ def begin(
             )  # fmt: skip
         except optuna.exceptions.DuplicatedStudyError:
             continue
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.set_metric_names(list(names))
-    study.set_user_attr(ATTR, json.loads(json.dumps(about)))
-    study.set_user_attr(ID, uuid.uuid4().hex)
+    _describe(study, about, names)
     return Ledger(study)
 
 
-def resume(url: str, name: str, about: Mapping[str, Any]) -> Ledger:
-    """The latest study of that name (name, name-2, ...) in a storage.
+def _describe(study: optuna.Study, about: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Write what a study is for: what is searched comes last, so that a study that has it has all."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names(list(names))
+    study.set_user_attr(ID, uuid.uuid4().hex)
+    study.set_user_attr(ATTR, json.loads(json.dumps(about)))
+
+
+def resume(url: str, name: str, about: Mapping[str, Any], names: Sequence[str]) -> Ledger:
+    """The latest study of that name (name, name-2, ...) in a storage. `about`, `names`: as for `begin`.
 
     Raises `FormatError` if there is none, or if it is a search for something else: then it says what differs.
     """
@@ -197,6 +230,8 @@ def resume(url: str, name: str, about: Mapping[str, Any]) -> Ledger:
         raise FormatError(f"{url} holds no search named '{name}' to resume: leave out --resume to begin one")
     latest = max(found, key=lambda n: int(n[len(name) + 1 :] or 1) if n != name else 1)
     ledger = Ledger(optuna.load_study(study_name=latest, storage=storage))
+    if ATTR not in ledger.study.user_attrs and not ledger.trials() and len(names) == len(ledger.directions):
+        _describe(ledger.study, about, names)  # whoever began it was killed just then
     wanted = json.loads(json.dumps(about))
     for key, value in wanted.items():
         if ledger.about().get(key) != value:
@@ -318,7 +353,3 @@ def _alive(session: str) -> bool:
     except PermissionError:
         return True
     return _started(int(pid)) == started
-
-
-def _is(trial: FrozenTrial, session: str) -> bool:
-    return trial.user_attrs.get("session") == session

@@ -23,6 +23,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +80,6 @@ class Worker:
     """Does jobs on data."""
 
     def __init__(self, data: Data) -> None:
-        # torch's first optimiser imports it, for seconds, which would be taken from the first job's training
-        import torch._dynamo  # noqa: F401
-
         self._data, self._samples = data, Samples(data)
 
     def run(self, job: Job) -> list[Result]:
@@ -118,11 +116,15 @@ class Judge:
 
     def held(self, outputs: Outputs) -> tuple[float, float]:
         """What is to be small, of outputs on all rows that candidates are judged by, in the order of their numbers."""
-        data = self._data
-        rows = np.sort(np.concatenate([np.asarray(data.splits[s], np.int64) for s in ("train", "valid")]))
-        if len(outputs) != len(rows):  # no cross-validation
-            rows = np.sort(np.asarray(data.splits["valid"], np.int64))
+        folded, valid = self._all_held
+        rows = folded if len(outputs) == len(folded) else valid
         return self.sign * self.value(outputs, rows), self.loss(outputs, rows)
+
+    @cached_property
+    def _all_held(self) -> tuple[Rows, Rows]:
+        """The rows that are held back with cross-validation, and without."""
+        train, valid = [np.asarray(self._data.splits[name], np.int64) for name in ("train", "valid")]
+        return np.sort(np.concatenate([train, valid])), np.sort(valid)
 
 
 @dataclass

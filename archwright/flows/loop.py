@@ -22,7 +22,7 @@ from archwright.flows.interrupts import Interrupts
 from archwright.flows.jobs import Judge
 from archwright.flows.objectives import Objective, over
 from archwright.flows.plan import Plan
-from archwright.flows.pool import Done, Here, Pool
+from archwright.flows.pool import STOPPED, Done, Here, Pool
 from archwright.flows.proposals import Candidate, Proposals
 from archwright.flows.team import Team, outputs_of, seconds_of, select
 from archwright.kit.ranks import fronts, signed
@@ -57,6 +57,12 @@ class State:
     unit: str
     front: int
 
+
+SHARED = 0.7
+"""What the last training of a network for images takes with a thread for each worker, of the time with one."""
+
+FRESH = 1.0
+"""Seconds for which the ledger need not be read again: only other processes may have written."""
 
 Progress = Callable[[State], None]
 
@@ -164,7 +170,7 @@ class Loop:
 
     def _tried(self) -> int:
         """Finished trials, whatever came of them, but those that were refused."""
-        return sum([t.state != "running" and not t.extra.get("refused") for t in self.book.trials()])
+        return sum([t.state != "running" and not t.extra.get("refused") for t in self.book.trials(FRESH)])
 
     def _counted(self, pool: Pool | Here) -> None:
         wanted = self.ask.trials or 0
@@ -187,21 +193,36 @@ class Loop:
 
     def _timed(self, pool: Pool | Here) -> None:
         budget, running = self.ask.plan.budget or 0.0, 0
-        while True:
-            left = self._search_left()
-            while left > 0.1 and pool.free and (group := self._next()):
-                pool.send(self._enter(group, left))
-                running += 1
+        ahead: list[Candidate] = []
+        done: list[Done] = []
+        try:
+            while True:
                 left = self._search_left()
-            # a job that does not keep its time is abandoned: the last training needs it
-            if not running or left < -1.0 - 0.02 * budget:
-                return
-            for done in pool.wait(0.25):
-                running -= 1
-                self._close(done)
-            if self.interrupts.asked:
-                return
-            self.show()
+                while left > 0.1 and pool.free and (group := ahead or self._next()):
+                    ahead = []
+                    pool.send(self._enter(group, left))
+                    running += 1
+                    left = self._search_left()
+                while done:
+                    self._close(done.pop(0))
+                # a job that does not keep its time is abandoned: the last training needs it
+                if not running or left < -1.0 - 0.02 * budget:
+                    return
+                if pool.apart and not ahead and left > 0.1:  # no worker waits while the next are thought of
+                    ahead = self._next()
+                done = pool.wait(0.25)
+                running -= len(done)
+                while done and not pool.apart:  # what is proposed next depends on what came of it
+                    self._close(done.pop(0))
+                if self.interrupts.asked:
+                    return
+                self.show()
+        finally:
+            while done:
+                self._close(done.pop(0))
+            for candidate in ahead:
+                if candidate.number >= 0:  # a sampler of Optuna entered it
+                    self.book.prune(candidate.number, STOPPED)
 
     def _next(self) -> list[Candidate]:
         room = math.inf if self.ask.trials is None else self.ask.trials - self._entered
@@ -254,12 +275,13 @@ class Loop:
         # in its job the folds, and on average half of the siblings, ran as one: alone, it takes more than its share
         at_once = max(1, plan.folds) * (plan.siblings + 1) / 2
         wanted = plan.final_steps(Settings.of(trial.trace), trial.extra["steps"])
-        return float(wanted * step / (1 + 0.3 * (at_once - 1)))
+        shared = SHARED if self.ask.data.kind == "image" and plan.workers > 1 else 1.0
+        return float(shared * wanted * step / (1 + 0.3 * (at_once - 1)))
 
     # ----------------------------------------------------------------------------------------------- jobs and trials
     def _enter(self, group: Sequence[Candidate], left: float | None) -> dict[str, Any]:
         """Open the trials of a group, and make the job."""
-        history, entries = self.book.trials(), []
+        history, entries = self.book.trials(FRESH), []
         for one in group:
             if one.number < 0:
                 asked = self.space.decisions(one.trace)
@@ -312,7 +334,7 @@ class Loop:
         """Write the results of a job into the ledger."""
         _, results = done
         together = sum([r["seconds"] for r in results])
-        costs = {trial.number: trial.extra.get("costs", {}) for trial in self.book.trials()}
+        costs = {trial.number: trial.extra.get("costs", {}) for trial in self.book.trials(FRESH)}
         for r in results:
             number, state = r["number"], r["state"]
             more = {"curve": r["curve"], "seconds": r["seconds"], "steps": r["steps"], "job_seconds": together,
@@ -331,7 +353,7 @@ class Loop:
     # ------------------------------------------------------------------------------------------------------- reading
     def ranked(self) -> list[Trial]:
         """Complete trials from the best to the worst by the metric, then by the loss."""
-        done = [trial for trial in self.book.trials() if trial.values]
+        done = [trial for trial in self.book.trials(FRESH) if trial.values]
         return sorted(done, key=lambda t: (self.ask.sign * self.ask.value(t), t.extra.get("loss", 0.0), t.number))
 
     def within(self) -> list[Trial]:
@@ -357,7 +379,7 @@ class Loop:
         if self._progress is None or (phase == "search" and time.monotonic() - self._shown < 0.2):
             return
         self._shown = time.monotonic()
-        finished = [trial for trial in self.book.trials() if trial.state != "running"]
+        finished = [trial for trial in self.book.trials(FRESH) if trial.state != "running"]
         if self._state is None or len(finished) != self._state.trials:
             best, metric = self.best(), self.ask.metric
             failed = sum([trial.extra.get("state") == "fail" for trial in finished])

@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from archwright.data.data import Data
@@ -32,10 +31,13 @@ class Here:
     """Jobs are done in this process, one at a time, when they are waited for. Ctrl-C stops one in its middle."""
 
     def __init__(self, data: Data, interrupts: Interrupts | None = None) -> None:
+        # torch's first optimiser imports it, for seconds, which would be taken from the first job's training
+        import torch._dynamo  # noqa: F401
+
         self._worker = Worker(data)
         self._interrupts = interrupts or Interrupts()
         self._jobs: list[Job] = []
-        self.size = 1
+        self.size, self.apart = 1, False
 
     @property
     def free(self) -> int:
@@ -64,22 +66,31 @@ class Here:
 
 
 class Pool:
-    """Worker processes of one thread each.
+    """Worker processes of one thread each. They start at once, which takes seconds, and need data before jobs.
 
-    folder   where the data are stored, for the workers to map into memory
-    size     how many processes
-    memory   bytes that each may allocate beyond what it starts with, 0 for no limit
+    size   how many processes
+    apart  whether jobs are done while this process does other things
     """
 
-    def __init__(self, folder: str | os.PathLike[str], size: int, memory: int = 0) -> None:
-        self._folder, self._memory, self.size = Path(folder), memory, size
+    def __init__(self, size: int) -> None:
+        self.size, self.apart = size, True
+        self._first: Mapping[str, Any] | None = None
         self._selector = selectors.DefaultSelector()
         self._busy: dict[_Process, Job] = {}
         self._why = ""
         self._idle = [self._start() for _ in range(size)]
 
+    def open(self, folder: str | os.PathLike[str], memory: int = 0) -> None:
+        """Say where the data are stored, for the workers to map into memory, and how many bytes each may allocate
+        beyond what it has then; 0 for no limit."""
+        self._first = {"data": str(folder), "memory": memory}
+        for process in self._idle:
+            process.send(self._first)
+
     def _start(self) -> _Process:
-        process = _Process(self._folder, self._memory)
+        process = _Process()
+        if self._first is not None:
+            process.send(self._first)
         self._selector.register(process.output, selectors.EVENT_READ, process)
         return process
 
@@ -154,13 +165,13 @@ class Pool:
 class _Process:
     """One worker process and the pipes to it."""
 
-    def __init__(self, folder: Path, memory: int) -> None:
+    def __init__(self) -> None:
         threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         # a file, since a pipe that nobody reads would stop a process that has much to say
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 closed by `end`
         # it would be told to end by the terminal's Ctrl-C otherwise; its parent decides
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "archwright.flows.worker", str(folder), "1", str(memory)],
+            [sys.executable, "-m", "archwright.flows.worker"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said,
             env={**os.environ, **threads, "PYTHONWARNINGS": "ignore"}, start_new_session=True,
         )  # fmt: skip
@@ -170,10 +181,10 @@ class _Process:
         self._rest = b""
         self.ready = False
 
-    def send(self, job: Job) -> None:
+    def send(self, line: Mapping[str, Any]) -> None:
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps(dict(job)).encode() + b"\n")
+            self._process.stdin.write(json.dumps(dict(line)).encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             pass  # it died: `wait` finds the end of its output

@@ -173,7 +173,7 @@ class Proposals:
         study = self._book.study
         trial = study.ask()
         try:
-            trial.set_user_attr("session", self._book.session)
+            self._book.note(trial.number, session=self._book.session)
             trace, graph = self.space.from_optuna(trial)
         except Exception as error:
             self._book.prune(trial.number, str(error), refused=True)
@@ -185,8 +185,7 @@ class Proposals:
         one = Candidate(trace, graph, settings, self.cost([graph]), trial.number)
         reason = over(one.costs, self.limits)
         if reason is None:
-            trial.set_user_attr("key", graph.key())
-            trial.set_user_attr("costs", dict(one.costs))
+            self._book.note(trial.number, key=graph.key(), costs=dict(one.costs))
             return [[one]]
         self._smallest = reason
         self._book.prune(trial.number, reason, refused=True)

@@ -136,6 +136,11 @@ def search(
     with ExitStack() as stack:
         stack.enter_context(_storage_errors())
         work = stack.enter_context(_workspace(folder))
+        if workers is None:
+            workers = _cores() if (total or 0) >= POOLED or (total is None and (trials or 0) >= POOLED) else 0
+        pool = Pool(workers) if workers else None  # they start while the data are opened
+        if pool is not None:
+            stack.callback(pool.stop)
         opened = open_data(data, target=target if y is None else y, seed=seed, folder=work / "opened", **opening)
         if "recipe" not in opened.meta:
             raise DataError(f"the data '{opened.name}' have no recipe: expected what archwright.open_data gives")
@@ -152,12 +157,10 @@ def search(
             shutil.rmtree(work / "nets", ignore_errors=True)  # those of an earlier search
             book = ledger.begin(url, label, [o.direction for o in wanted], about, [o.name for o in wanted])
         elif url is not None:
-            book = ledger.resume(url, label, about)
+            book = ledger.resume(url, label, about, [o.name for o in wanted])
         else:
             raise FormatError("got resume without a folder or a storage: expected one, where the search was begun")
         before = min(book.spent(), 0.95 * (total or math.inf)) if resume else 0.0
-        if workers is None:
-            workers = _cores() if (total or 0) >= POOLED or (total is None and (trials or 0) >= POOLED) else 0
         ask = Ask(opened, wanted, most, plan(opened, total, max(1, workers)), trials, seed, began, before)
         proposals = Proposals(
             where, strategy, book, opened, limits=most, cost_names=ask.cost_names,
@@ -169,13 +172,11 @@ def search(
             ask, where, proposals, book, work, label=_label(strategy), progress=progress, interrupts=interrupts,
             start=begin.folder if begin is not None else None,
         )  # fmt: skip
-        pool = (
-            Pool(store(opened, work / "data"), workers, memory_for_each(workers)) if workers
-            else Here(opened, interrupts)
-        )  # fmt: skip
-        stack.callback(pool.stop)
-        interrupted = loop.run(pool)
-        best = finish.finish(loop, pool, interrupted=interrupted, command=command)
+        if pool is not None:
+            pool.open(store(opened, work / "data"), memory_for_each(workers))
+        doer = pool or Here(opened, interrupts)
+        interrupted = loop.run(doer)
+        best = finish.finish(loop, doer, interrupted=interrupted, command=command)
     return Result(best, best.run, book.study)
 
 

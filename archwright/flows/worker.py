@@ -1,11 +1,11 @@
 """A worker process: reads jobs as JSON lines from its input, writes results as JSON lines to its output.
 
-    python -m archwright.flows.worker FOLDER THREADS BYTES
+    python -m archwright.flows.worker
 
-FOLDER holds stored data (`archwright.data.store`), THREADS is how many it uses unless a job
-allows more, BYTES how much memory it may allocate (0: no limit). A candidate that allocates too much, or crashes the
-process, takes nothing else with it. Ctrl-C is left to the process that started it; the worker ends when its input does,
-and in the middle of a job soon after that process is gone.
+The first line, {"data": folder, "memory": bytes}, says where the data are stored (`archwright.data.store`) and how much
+may be allocated from then on (0: no limit). A worker uses one thread unless a job allows more. A candidate that
+allocates too much, or crashes the process, takes nothing else with it. Ctrl-C is left to the process that started it;
+the worker ends when its input does, and in the middle of a job soon after that process is gone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ORPHANED = 0.5
 """Seconds between looks at whether the parent still lives."""
 
 
-def main(folder: str, threads: int, memory: int) -> None:
+def main() -> None:
     """Work until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
@@ -29,20 +29,25 @@ def main(folder: str, threads: int, memory: int) -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     import torch
+    import torch._dynamo  # torch's first optimiser would, in the time of the first job
 
     from archwright.data.store import stored
     from archwright.flows.jobs import Worker
 
-    torch.set_num_threads(threads)
-    worker = Worker(stored(folder))
-    if memory:
-        _limit(memory)
+    torch.set_num_threads(1)
+    line = sys.stdin.readline()
+    if not line:
+        return
+    first = json.loads(line)
+    worker = Worker(stored(first["data"]))
+    if first["memory"]:
+        _limit(first["memory"])
     answers.write(json.dumps({"ready": os.getpid()}) + "\n")
     answers.flush()
     for line in sys.stdin:
         job = json.loads(line)
         results = worker.run(job)
-        torch.set_num_threads(threads)
+        torch.set_num_threads(1)
         answers.write(json.dumps({"results": results}) + "\n")
         answers.flush()
 
@@ -64,4 +69,4 @@ def _limit(memory: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main()

@@ -19,12 +19,12 @@ from archwright.core.ledger import Ledger, StrategySampler
 from archwright.errors import FormatError
 
 SPACE = bench.space()
+NAMES = ["error", "params"]
 ABOUT = {"data": "toy", "limits": {"params": 100.0}}
 
 
 def begun(folder, name="toy", directions=("min", "min")):
-    names = ["error", "params"][: len(directions)]
-    return ledger.begin(f"sqlite:///{folder / 'study.db'}", name, directions, ABOUT, names)
+    return ledger.begin(f"sqlite:///{folder / 'study.db'}", name, directions, ABOUT, NAMES[: len(directions)])
 
 
 def entered(book, seed=0, **extra):
@@ -63,7 +63,7 @@ def test_a_name_that_is_taken_gets_a_number_and_the_latest_is_resumed(tmp_path):
     first, second = begun(tmp_path), begun(tmp_path)
     assert (first.name, second.name) == ("toy", "toy-2")
     entered(second)
-    found = ledger.resume(f"sqlite:///{tmp_path / 'study.db'}", "toy", ABOUT)
+    found = ledger.resume(f"sqlite:///{tmp_path / 'study.db'}", "toy", ABOUT, NAMES)
     assert found.name == "toy-2" and len(found.trials()) == 1
 
 
@@ -71,11 +71,36 @@ def test_resuming_something_else_says_what_differs(tmp_path):
     begun(tmp_path)
     url = f"sqlite:///{tmp_path / 'study.db'}"
     with pytest.raises(FormatError, match="has data 'toy', this one 'other'"):
-        ledger.resume(url, "toy", {**ABOUT, "data": "other"})
+        ledger.resume(url, "toy", {**ABOUT, "data": "other"}, NAMES)
     with pytest.raises(FormatError, match="no search named 'nothing'"):
-        ledger.resume(url, "nothing", ABOUT)
+        ledger.resume(url, "nothing", ABOUT, NAMES)
     with pytest.raises(FormatError, match="cannot be opened"):
-        ledger.resume("nosuch://place", "toy", ABOUT)
+        ledger.resume("nosuch://place", "toy", ABOUT, NAMES)
+
+
+@pytest.mark.parametrize("last", ["created", "named", "told apart"])
+def test_a_study_whose_beginning_was_cut_short_is_resumed(tmp_path, last):
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    study = optuna.create_study(storage=url, study_name="toy", directions=["minimize", "minimize"])
+    if last != "created":
+        study.set_metric_names(NAMES)
+    if last == "told apart":
+        study.set_user_attr(ledger.ID, "abc")
+    book = ledger.resume(url, "toy", ABOUT, NAMES)
+    assert book.about() == ABOUT and book.study.metric_names == NAMES and book.id != book.name
+    again = ledger.resume(url, "toy", ABOUT, NAMES)
+    assert (again.id, again.about()) == (book.id, ABOUT)
+    entered(again)
+    with pytest.raises(FormatError, match="has data 'toy', this one 'other'"):
+        ledger.resume(url, "toy", {**ABOUT, "data": "other"}, NAMES)
+
+
+def test_a_study_of_somebody_else_is_not_taken(tmp_path):
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    study = optuna.create_study(storage=url, study_name="toy", directions=["minimize", "minimize"])
+    study.optimize(lambda trial: (trial.suggest_float("x", 0, 1), 0.0), n_trials=1)
+    with pytest.raises(FormatError, match="has data None"):
+        ledger.resume(url, "toy", ABOUT, NAMES)
 
 
 def test_trials_of_a_process_that_died_are_buried_and_those_of_a_living_one_are_not(tmp_path):
@@ -84,7 +109,7 @@ def test_trials_of_a_process_that_died_are_buried_and_those_of_a_living_one_are_
         "import sys, numpy as np\n"
         "from archwright.core import ledger\n"
         "from archwright.core.checks import bench\n"
-        "book = ledger.resume(sys.argv[1], 'toy', {})\n"
+        "book = ledger.resume(sys.argv[1], 'toy', {}, [])\n"
         "space = bench.space(); trace = space.random(np.random.default_rng(5))\n"
         "print(book.open(trace, space.decisions(trace)), flush=True)\n"
         "import os; os.kill(os.getpid(), 9)\n"
@@ -113,7 +138,7 @@ def test_a_journal_file_serves_as_well(tmp_path):
     book = ledger.begin(str(tmp_path / "journal.log"), "toy", ("max",), ABOUT, ["accuracy"])
     number, trace = entered(book)
     book.complete(number, [0.5])
-    found = ledger.resume(str(tmp_path / "journal.log"), "toy", ABOUT)
+    found = ledger.resume(str(tmp_path / "journal.log"), "toy", ABOUT, NAMES)
     assert found.trials()[0].trace == trace and found.directions == ("max",)
 
 

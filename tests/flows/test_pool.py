@@ -52,7 +52,8 @@ def folder(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pool(folder: Path) -> Iterator[Pool]:
-    made = Pool(folder, 1, memory=500_000_000)
+    made = Pool(1)
+    made.open(folder, memory=500_000_000)
     yield made
     made.stop()
 
@@ -111,7 +112,8 @@ def test_jobs_are_abandoned(data: Data, pool: Pool) -> None:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_nothing_is_left_running(folder: Path) -> None:
     before = set(children(os.getpid()))
-    pool = Pool(folder, 2)
+    pool = Pool(2)
+    pool.open(folder)
     assert len(set(children(os.getpid())) - before) == 2
     pool.send(job(steps=10**7))
     pool.stop()
@@ -119,7 +121,8 @@ def test_nothing_is_left_running(folder: Path) -> None:
 
 
 def test_workers_that_cannot_start(tmp_path: Path) -> None:
-    pool = Pool(tmp_path / "nothing", 1)
+    pool = Pool(1)
+    pool.open(tmp_path / "nothing")
     try:
         pool.send(job())
         (_, found), = waited(pool)
@@ -133,7 +136,8 @@ def test_workers_that_cannot_start(tmp_path: Path) -> None:
 
 def test_the_last_words_of_a_worker_are_the_reason(folder: Path) -> None:
     """However much it said before: more than a pipe holds."""
-    pool = Pool(folder, 1)
+    pool = Pool(1)
+    pool.open(folder)
     try:
         process = pool._idle[0]
         process._said.write(b"x" * 300_000 + b"\nlast words\n")

@@ -71,7 +71,8 @@ def test_killed_at_random_moments_and_resumed(tmp_path: Path) -> None:
             running.until(lambda running=running: "final training" in running.said())
             time.sleep(rng.uniform(0, 1.0))
         else:
-            time.sleep(rng.uniform(0.1, 2.0))
+            running.until(lambda running=running: BEGUN in running.said())
+            time.sleep(rng.uniform(0, 2.0))
         running.kill()
         kills += 1
         after = complete(tmp_path)
