@@ -311,7 +311,7 @@ class SignalRecipe:
 
     channels, length   of what `encode` gives: with a front end, its mel bands and its frames
     rate       Hz of the samples, or None where time has no unit
-    front      None, or the settings of `sound.log_mel`: samples, window, hop, mels
+    front      None, or the settings of `sound.log_mel`: samples, window, hop, mels, floor (not in old recipes)
     mask       whether the network sees one more channel that says where the signal is
     mean, deviation   of each channel
     """
@@ -464,8 +464,8 @@ def _value(value: Any, shape: Any, where: str) -> Any:
 
 def _front(value: Any, where: str) -> dict[str, int]:
     names = {"samples", "window", "hop", "mels"}
-    if not isinstance(value, Mapping) or set(value) != names:
-        raise FormatError(f"{where} is {str(value)[:60]!r}, expected {', '.join(sorted(names))}")
+    if not isinstance(value, Mapping) or set(value) - {"floor"} != names:
+        raise FormatError(f"{where} is {str(value)[:60]!r}, expected {', '.join(sorted(names))}, floor")
     return {name: _value(number, int, f"{where}.{name}") for name, number in value.items()}
 
 

@@ -1,9 +1,12 @@
 """Signals as arrays: read from WAV files, resampled, brought to a length, and turned into log mel energies.
 
     P[t, f] = |sum_m w[m] x[t hop + m] exp(-2 pi i f m / F)|^2 / F      power of frame t; Hann window w, F points
-    E[t, b] = log(sum_f M[b, f] P[t, f] + 1e-6)                         M: triangles, equally wide on the mel scale
+    B[t, b] = sum_f M[b, f] P[t, f]                                     M: triangles, equally wide on the mel scale
+    E[t, b] = 10 log10(max(B[t, b] / max(B), 10^(-floor / 10)))         decibels below the recording's loudest
 
-with mel(f) = 2595 log10(1 + f / 700) and F the power of two from the window on. Samples lie in [-1, 1).
+with mel(f) = 2595 log10(1 + f / 700) and F the power of two from the window on. Samples lie in [-1, 1). What is far
+below the loudest is room and microphone, not signal, and how loud the whole is says little: both differ from speaker to
+speaker. Recipes without a floor are older: theirs is E[t, b] = log(B[t, b] + 1e-6).
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ import numpy as np
 from archwright.data.data import Array
 from archwright.errors import DataError, MissingExtra
 
+SILENT = 1e-20
+"""The power of a band below which nothing was recorded: one step of 24 bits is 1e-14."""
 SUFFIXES = (".wav", ".wave", ".flac", ".ogg", ".aiff", ".aif")
 
 
@@ -95,15 +100,16 @@ def mono(signal: Any) -> Array:
 
 
 def settings(rate: int, samples: int) -> dict[str, int]:
-    """The front end for recordings of so many samples: frames of 40 ms each 20 ms, and up to 40 mel bands.
+    """The front end for recordings of so many samples: frames of 40 ms each 20 ms, 40 dB, up to 40 mel bands.
 
-    Where a rate is so low that 40 bands would be narrower than the spectrum is fine, there are fewer.
+    There is a band for each 90 mel (24 of them at 8 kHz, 32 at 16 kHz): narrower ones show the harmonics of a high
+    voice one by one. Where a rate is so low that even these are narrower than the spectrum is fine, there are fewer.
     """
     window = max(2, min(round(0.04 * rate), samples))
-    mels = 40
+    mels = max(1, min(40, round(_mel(rate / 2) / 90)))
     while mels > 1 and not filters(mels, window, rate).any(1).all():
         mels -= 1
-    return {"samples": samples, "window": window, "hop": max(1, round(0.02 * rate)), "mels": mels}
+    return {"samples": samples, "window": window, "hop": max(1, round(0.02 * rate)), "mels": mels, "floor": 40}
 
 
 def frames(samples: int, window: int, hop: int) -> int:
@@ -111,26 +117,39 @@ def frames(samples: int, window: int, hop: int) -> int:
     return (samples - window) // hop + 1
 
 
+def _mel(hertz: float) -> float:
+    return 2595 * math.log10(1 + hertz / 700)
+
+
 @lru_cache(8)
 def filters(mels: int, window: int, rate: int) -> Array:
     """Triangles [mels, F // 2 + 1]: their corners are equally far in mel."""
     size = 1 << (window - 1).bit_length()
-    top = 2595 * math.log10(1 + rate / 2 / 700)
-    corners = 700 * (10 ** (np.linspace(0, top, mels + 2) / 2595) - 1)
+    corners = 700 * (10 ** (np.linspace(0, _mel(rate / 2), mels + 2) / 2595) - 1)
     f = np.arange(size // 2 + 1) * rate / size
     left, middle, right = corners[:-2, None], corners[1:-1, None], corners[2:, None]
     return np.maximum(0, np.minimum((f - left) / (middle - left), (right - f) / (right - middle)))
 
 
-def log_mel(x: Array, rate: int, *, samples: int, window: int, hop: int, mels: int) -> Array:
-    """[mels, frames] of a recording [T], brought to `samples` first: its middle, or itself amid silence."""
+def log_mel(
+    x: Array, rate: int, *, samples: int, window: int, hop: int, mels: int, floor: int | None = None
+) -> Array:
+    """[mels, frames] of a recording [T], brought to `samples` first: its middle, or itself amid silence.
+
+    Decibels from -floor to 0, the loudest; without a floor natural logarithms, never below log(1e-6). A recording
+    without any sound is at the floor throughout.
+    """
     spare = samples - len(x)
     x = np.pad(x, (spare // 2, spare - spare // 2)) if spare > 0 else x[-spare // 2 :][:samples]
     parts = np.lib.stride_tricks.sliding_window_view(np.nan_to_num(x), window)[::hop]
     size = 1 << (window - 1).bit_length()
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
     power = np.abs(np.fft.rfft(parts * hann, size)) ** 2 / size
-    return np.log(power @ filters(mels, window, rate).T + 1e-6).T
+    bands = power @ filters(mels, window, rate).T
+    if floor is None:
+        return np.log(bands + 1e-6).T
+    least = 10 ** (-floor / 10)
+    return 10 * np.log10(np.maximum(bands / max(bands.max(), SILENT), least)).T
 
 
 def pad(raw: Any, channels: int, length: int) -> Array:

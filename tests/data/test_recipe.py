@@ -120,6 +120,14 @@ def test_recordings_become_log_mel_energies():
     assert high[0].mean(1).argmax() > x[0].mean(1).argmax()
 
 
+def test_energies_below_the_loudest():
+    tone = np.sin(2 * np.pi * 500 * np.arange(400) / 4000)
+    recipe = recipe_from(json.loads(json.dumps({**SOUND.to_dict(), "front": {**SOUND.front, "floor": 40}})))
+    (x,) = recipe.encode([tone, tone / 9, np.zeros(400)])
+    np.testing.assert_allclose(x[0], x[1], atol=1e-4)
+    assert x[0].max() == 0 and (x[2] == -40).all() and recipe_from(recipe.to_dict()) == recipe
+
+
 @pytest.mark.parametrize(
     ("labels", "raw"),
     [((1, 3), [3, 1]), (("a", "b"), ["b", "a"]), ((False, True), [True, False]), ((0.5, 1.0), [1.0, 0.5])],
@@ -173,6 +181,7 @@ def test_what_is_no_target_is_said():
         ("image", {"mean": [1.0, "nan", 3.0]}, r"recipe.mean\[1\]"),
         ("signal", {"mean": [1.0, float("nan")]}, r"recipe.mean\[1\]"),
         ("sound", {"front": {"hop": 2}}, "recipe.front"),
+        ("sound", {"front": {**SOUND.front, "floor": -1}}, "recipe.front.floor is '-1', expected int"),
         ("sound", {"rate": None}, "front end but no rate"),
     ],
 )

@@ -130,21 +130,49 @@ def test_what_is_no_pcm_needs_soundfile(tmp_path):
     np.testing.assert_allclose(sound.read(tmp_path / "a.flac")[0], tone(200), atol=1e-3)
 
 
+FRONT = {"samples": 2400, "window": 320, "hop": 160, "mels": 10}
+
+
+def energies(x, rate):
+    """[mels, frames] by the formula."""
+    found, size = np.empty((10, sound.frames(2400, 320, 160))), 512
+    waves = np.exp(-2j * np.pi * np.outer(np.arange(257), np.arange(320)) / size)
+    for t in range(found.shape[1]):
+        part = x[t * 160 : t * 160 + 320] * (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(320) / 320))
+        found[:, t] = sound.filters(10, 320, rate) @ (abs(waves @ part) ** 2 / size)
+    return found
+
+
 def test_the_mel_energies_are_those_of_the_formula():
-    x, rate, front = tone(700), 8000, {"samples": 2400, "window": 320, "hop": 160, "mels": 10}
-    found = sound.log_mel(x, rate, **front)
-    t, size = 3, 512
-    part = x[t * 160 : t * 160 + 320] * (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(320) / 320))
-    power = [abs(sum(part * np.exp(-2j * np.pi * f * np.arange(320) / size))) ** 2 / size for f in range(257)]
-    np.testing.assert_allclose(found[:, t], np.log(sound.filters(10, 320, rate) @ power + 1e-6), rtol=1e-8)
-    assert found.shape == (10, sound.frames(2400, 320, 160)) and found.mean(1).argmax() in (3, 4)
+    x = tone(700) * np.linspace(0.01, 1, 2400)
+    power = energies(x, 8000)
+    old = sound.log_mel(x, 8000, **FRONT)
+    np.testing.assert_allclose(old, np.log(power + 1e-6), rtol=1e-8)
+    assert old.mean(1).argmax() in (3, 4)
+    new = sound.log_mel(x, 8000, **FRONT, floor=40)
+    np.testing.assert_allclose(new, 10 * np.log10(np.maximum(power / power.max(), 1e-4)), atol=1e-8)
+    assert new.max() == 0 and new.min() == -40
 
 
-@pytest.mark.parametrize("rate", [100, 1000, 8000, 16000, 44100])
+def test_energies_below_the_loudest_do_not_change_with_the_volume():
+    x, front = tone(700) + 0.2 * tone(1900), {**FRONT, "floor": 30}
+    found = sound.log_mel(x, 8000, **front)
+    for volume in (0.001, 1 / 3, 40):
+        np.testing.assert_allclose(sound.log_mel(volume * x, 8000, **front), found, atol=1e-8)
+    np.testing.assert_array_equal(sound.log_mel(np.zeros(7), 8000, **front), -30)
+
+
+@pytest.mark.parametrize("rate", [100, 1000, 8000, 16000, 44100, 192000])
 def test_there_is_a_front_end_for_every_rate(rate):
     front = sound.settings(rate, rate)
     assert sound.filters(front["mels"], front["window"], rate).any(1).all()
-    assert sound.log_mel(np.zeros(rate), rate, **front).shape[0] == front["mels"]
+    found = sound.log_mel(np.zeros(rate), rate, **front)
+    assert found.shape[0] == front["mels"] and (found == -front["floor"]).all()
+    assert sound.settings(rate, 1)["window"] == 2
+
+
+def test_bands_are_as_wide_as_a_voice_needs():
+    assert [sound.settings(rate, rate)["mels"] for rate in (8000, 16000, 44100)] == [24, 32, 40]
 
 
 # -------------------------------------------------------------------------------------------------------------- series
@@ -192,5 +220,5 @@ def test_what_is_wrong_with_series_is_said(x, y, message):
 @pytest.mark.parametrize("group", [None, "speaker", "take"])
 def test_spoken_digits(group):
     data = open_data(data_file("fsdd", "recordings"), group=group)
-    assert data.outputs == 10 and data.inputs[0].shape == (720, 40, 40) and np.isfinite(data.inputs[0]).all()
+    assert data.outputs == 10 and data.inputs[0].shape == (720, 24, 40) and np.isfinite(data.inputs[0]).all()
     assert data.meta["split"] == ("group" if group else "random") and all(data.size(s) > 50 for s in data.splits)
