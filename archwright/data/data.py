@@ -34,6 +34,8 @@ class Data:
     meta     anything else as plain data: where it came from, what was done to it
     scales   for each input None, or (mean, deviation) that fit one sample: a network sees (input - mean) / deviation.
              So images stay bytes on disk and in memory, and become numbers batch by batch
+    groups   int64 [n] or None: samples of equal number (one speaker's, one patient's) must stay on one side of any
+             split, else what is learned of the group passes for what is learned of the task
     """
 
     inputs: tuple[Array, ...]
@@ -45,6 +47,7 @@ class Data:
     name: str = "data"
     meta: Mapping[str, Any] = field(default_factory=dict)
     scales: tuple[tuple[Array, Array] | None, ...] = ()
+    groups: Array | None = None
 
     def __post_init__(self) -> None:
         count = len(self.target)
@@ -57,6 +60,8 @@ class Data:
                 raise DataError(f"input {index} has {len(array)} samples, the target {count}")
         if self.scales and len(self.scales) != len(self.inputs):
             raise DataError(f"got {len(self.scales)} scales for {len(self.inputs)} inputs, expected one for each")
+        if self.groups is not None and np.shape(self.groups) != (count,):
+            raise DataError(f"groups have shape {np.shape(self.groups)}, expected a number for each of {count} samples")
         if set(self.splits) != set(SPLITS):
             raise DataError(f"got splits {sorted(self.splits)}, expected train, valid and test")
         taken = np.concatenate([np.asarray(self.splits[name]) for name in SPLITS])

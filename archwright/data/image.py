@@ -12,7 +12,7 @@ import numpy as np
 from archwright.data import folders, pixels
 from archwright.data.data import Array, Data, Task
 from archwright.data.recipe import ImageRecipe, Target
-from archwright.data.splits import divide
+from archwright.data.splits import divide, numbered
 from archwright.data.store import gather
 from archwright.data.table import lonely, scaled_target, target_of
 from archwright.errors import DataError
@@ -76,7 +76,7 @@ def open_arrays(
         "recipe": recipe.to_dict(), "codes": [], "split": how, "notices": lonely(what, codes), "features": [],
         "target": target,
     }  # fmt: skip
-    return Data((x,), encoded, what.task, split, "image", what.classes, name, meta, scales)
+    return Data((x,), encoded, what.task, split, "image", what.classes, name, meta, scales, numbered(groups))
 
 
 def first(x: Array) -> Array:

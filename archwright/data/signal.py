@@ -13,7 +13,7 @@ import numpy as np
 from archwright.data import folders, sound
 from archwright.data.data import Array, Data, Task
 from archwright.data.recipe import SignalRecipe
-from archwright.data.splits import divide
+from archwright.data.splits import divide, numbered
 from archwright.data.store import gather
 from archwright.data.table import lonely, scaled_target, target_of
 from archwright.errors import DataError
@@ -119,7 +119,7 @@ def _finish(
         "recipe": recipe.to_dict(), "codes": [], "split": how, "notices": lonely(what, codes), "features": [],
         "target": what.name,
     }  # fmt: skip
-    return Data(inputs, encoded, what.task, split, "signal", what.classes, name, meta)
+    return Data(inputs, encoded, what.task, split, "signal", what.classes, name, meta, groups=numbered(groups))
 
 
 def _statistics(x: Array, train: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -55,6 +55,11 @@ def divide(
     return {"train": rest[inner["train"]], **found}, how
 
 
+def numbered(groups: Array | None) -> Array | None:
+    """int64 [n]: a number for each group, whatever they are called."""
+    return None if groups is None else np.unique(groups, return_inverse=True)[1].astype(np.int64)
+
+
 def _random(target: Array, task: Task, wanted: dict[str, float], rng: np.random.Generator) -> Splits:
     found = split(target, task, rng, valid=wanted["valid"], test=wanted["test"])
     for name, share in wanted.items():

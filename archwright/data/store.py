@@ -27,6 +27,8 @@ def store(data: Data, folder: str | os.PathLike[str]) -> Path:
     home.mkdir(parents=True, exist_ok=True)
     arrays = {f"input{i}": array for i, array in enumerate(data.inputs)}
     arrays |= {"target": data.target, **{name: np.asarray(data.splits[name]) for name in SPLITS}}
+    if data.groups is not None:
+        arrays["groups"] = data.groups
     scales = data.scales or (None,) * len(data.inputs)
     for i, scale in enumerate(scales):
         if scale is not None:
@@ -36,6 +38,7 @@ def store(data: Data, folder: str | os.PathLike[str]) -> Path:
     rest = {
         "version": VERSION, "inputs": len(data.inputs), "scaled": [scale is not None for scale in scales],
         "task": data.task, "kind": data.kind, "classes": list(data.classes), "name": data.name, "meta": dict(data.meta),
+        "grouped": data.groups is not None,
     }  # fmt: skip
     part = home / "data.json.part"  # the last to appear: a folder with data.json is complete
     part.write_text(json.dumps(rest, ensure_ascii=False), encoding="utf-8")
@@ -58,6 +61,7 @@ def stored(folder: str | os.PathLike[str]) -> Data:
             tuple([_load(home, f"input{i}") for i in range(rest["inputs"])]), _load(home, "target"), rest["task"],
             {name: _load(home, name) for name in SPLITS}, rest["kind"], tuple(rest["classes"]), rest["name"],
             rest["meta"], tuple(scales) if any(scale is not None for scale in scales) else (),
+            _load(home, "groups") if rest.get("grouped") else None,
         )  # fmt: skip
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise FormatError(f"{home} holds no stored data: {error}") from None

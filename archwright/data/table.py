@@ -32,7 +32,7 @@ from archwright.data import columns
 from archwright.data.data import Array, Data, Task
 from archwright.data.recipe import FLOAT32, Category, Date, Label, Number, TableRecipe, Target
 from archwright.data.rows import Rows, chain
-from archwright.data.splits import divide
+from archwright.data.splits import divide, numbered
 from archwright.data.store import gather
 from archwright.errors import DataError
 
@@ -382,7 +382,7 @@ def open_table(
         "recipe": recipe.to_dict(), "codes": list(recipe.codes), "split": how, "notices": notices,
         "features": list(recipe.features), "target": column,
     }  # fmt: skip
-    return Data(inputs, encoded, what.task, split, "table", what.classes, name, meta)
+    return Data(inputs, encoded, what.task, split, "table", what.classes, name, meta, groups=numbered(groups))
 
 
 def _keys(found: Survey, roles: dict[str, str], where: Array, count: int) -> tuple[Array | None, Array | None]:

@@ -54,17 +54,22 @@ QUICK = 2000
 
 
 def folds_of(data: Data, count: int, seed: int) -> list[tuple[Rows, Rows]]:
-    """Rows to learn from and rows held back, for each fold. Without folds (0): the train and the valid split."""
+    """Rows to learn from and rows held back, for each fold: groups as a whole, classes as evenly as that allows.
+
+    Without folds (0): the train and the valid split.
+    """
     train, valid = [np.asarray(data.splits[name], np.int64) for name in ("train", "valid")]
     if not count:
         return [(train, valid)]
-    from sklearn.model_selection import KFold, StratifiedKFold
+    from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
     pool = np.sort(np.concatenate([train, valid]))
-    kind = StratifiedKFold if data.task == "classification" else KFold
+    groups = None if data.groups is None else np.asarray(data.groups)[pool]
+    kinds = (StratifiedKFold, KFold) if groups is None else (StratifiedGroupKFold, GroupKFold)
+    folds = kinds[data.task != "classification"](count, shuffle=True, random_state=seed % 2**32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class has fewer samples than there are folds
-        parts = kind(count, shuffle=True, random_state=seed % 2**32).split(pool, data.target[pool])
+        parts = folds.split(pool, data.target[pool], groups)
         return [(pool[fit], pool[held]) for fit, held in parts]
 
 

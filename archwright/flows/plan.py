@@ -1,7 +1,8 @@
 """How a search spends its budget: folds, steps, seconds for each job, and when the last training has to begin.
 
     full training   as many samples as the data deserve: `epochs` times the training rows, within bounds
-    folds           small data are cross-validated: an error over 300 held-back rows decides nothing
+    folds           small data are cross-validated: an error over 300 held-back rows decides nothing. Where samples come
+                    in groups, whole groups are held back
     siblings        settings that are tried at once for one architecture, where many nets run as one cheaply
     job             without a clock (trials are counted) a job is always a full training; with one it may take the
                     time of the search divided by `JOBS` a worker, whichever is less
@@ -11,6 +12,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+import numpy as np
 
 from archwright.core.records import Record
 from archwright.data.data import Data
@@ -92,12 +95,16 @@ class Plan(Record):
 def plan(data: Data, budget: float | None, workers: int) -> Plan:
     """The plan for data, a budget in seconds (None: trials are counted) and a number of workers."""
     train, valid = data.size("train"), data.size("valid")
-    free = data.meta.get("split", "random") == "random"
+    pool = np.concatenate([data.splits["train"], data.splits["valid"]])
+    units = len(pool)  # what can be held back: samples, or whole groups
+    if data.groups is not None:
+        units = len(np.unique(data.groups[pool]))
+    free = data.meta.get("split", "random") in ("random", "group")
     folds = 0
-    if data.kind != "image" and free and train + valid <= FOLDED and train + valid >= 10:
-        folds = 5 if train + valid <= 1500 else 3
+    if data.kind != "image" and free and 10 <= train + valid <= FOLDED and units > 1:
+        folds = min(units, 5 if train + valid <= 1500 else 3)
     elif not valid:
-        folds = 3 if train >= 6 else 0
+        folds = min(units, 3) if train >= 6 and units > 1 else 0
     rows = (train + valid) * (folds - 1) // folds if folds else train
     samples = _samples(data.kind, max(1, rows))
     numbers = sum(int(a[0].size) for a in data.inputs) if train else 1

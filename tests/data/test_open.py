@@ -80,6 +80,7 @@ def test_columns_of_an_array_are_never_taken_for_names_of_rows():
 def test_groups_of_an_array_and_no_test_split():
     data = open_data((X, Y), group=np.arange(N) // 10, test=0.0)
     assert data.meta["split"] == "group" and data.size("test") == 0 and data.size("valid") % 10 == 0
+    np.testing.assert_array_equal(data.groups, np.arange(N) // 10)
 
 
 def test_data_are_returned_as_they_are():

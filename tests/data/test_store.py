@@ -23,6 +23,13 @@ def test_stored_data_come_back(tmp_path, name):
         assert x.equal(same) and y.equal(truth)
 
 
+def test_groups_are_stored(tmp_path):
+    data = open_data((np.eye(30), np.arange(30) % 2), group=["a", "b", "c"] * 10, kind="table")
+    assert data.groups.tolist() == [0, 1, 2] * 10
+    np.testing.assert_array_equal(stored(store(data, tmp_path / "a")).groups, data.groups)
+    assert stored(store(open_data("iris"), tmp_path / "b")).groups is None
+
+
 def test_what_is_mapped_is_linked_and_not_copied(tmp_path):
     data = stored(store(open_data("iris"), tmp_path / "a"))
     store(data, tmp_path / "b")

@@ -65,6 +65,24 @@ def test_folds_hold_back_each_row_once_and_no_test_row(count: int) -> None:
     assert all((a[1] == b[1]).all() for a, b in zip(folds, again, strict=True))
 
 
+@given(st.lists(st.integers(0, 9), min_size=12, max_size=60), st.sampled_from(["classification", "regression"]))
+def test_folds_hold_back_whole_groups(codes: list[int], task: Any) -> None:
+    groups = np.array(codes)
+    made = from_arrays(np.zeros((len(groups), 3), np.float32), np.arange(len(groups)) % 2, task="classification")
+    if task == "regression":
+        made = replace(made, target=np.zeros((len(groups), 1), np.float32), task=task, classes=())
+    made = replace(made, groups=groups, meta={"split": "group"})
+    free = np.concatenate([made.splits["train"], made.splits["valid"]])
+    count = plan(made, 60.0, 2).folds
+    there = len(np.unique(groups[free]))
+    assert count == (min(there, 5) if there > 1 and len(free) >= 10 else 0)
+    folds = folds_of(made, count, seed=3)
+    if count:
+        assert len(folds) == count and all(len(fit) and len(rows) for fit, rows in folds)
+        assert not any(set(groups[fit]) & set(groups[rows]) for fit, rows in folds)
+        np.testing.assert_array_equal(np.sort(np.concatenate([rows for _, rows in folds])), np.sort(free))
+
+
 def test_folds_of_classes_with_one_sample() -> None:
     made = data(60)
     target = made.target.copy()
