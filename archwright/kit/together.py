@@ -3,7 +3,8 @@
 Nets with equal keys run as one under `archwright.batch`: twenty small nets take little longer than two, so folds,
 copies and settings are compared at a fraction of their price. Where there is one net, or torch cannot run the
 architecture for all at once, each is run alone, with the same results up to rounding (convolutions of images then run
-in bfloat16 where the CPU has it: their weights, gradients and statistics stay in float32).
+in bfloat16 where the CPU has it: their weights, gradients and statistics stay in float32). What training never changes
+is computed once, see `frozen`.
 
     share of the training   s in [0, 1]: the steps done, or the time used, whichever is nearer to its limit
     learning rate           lr * schedule(s)
@@ -15,7 +16,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from archwright.data.data import Data
+from archwright.kit import frozen
 from archwright.kit.augment import augmentation
 from archwright.kit.schedules import schedule as schedule_of
 from archwright.kit.settings import Settings
@@ -303,12 +305,38 @@ def train_together(
     """
     began = time.monotonic()
     samples = samples or Samples(data)
+    last = finish or held
+    fixed = None
+    if augmentation(settings[0].augment) is None:
+        if threads > 1:
+            torch.set_num_threads(threads)
+        needed = [np.concatenate(three) for three in zip(rows, held, last, strict=True)]
+        passes, most = limits.steps * settings[0].batch * len(nets), limits.seconds and 0.5 * limits.seconds
+        fixed = frozen.features(nets, samples, needed, data, passes=passes, seconds=most)
+    if fixed is None:
+        return _train(nets, settings, data.task, samples, rows, held, last, limits, rng, look, schedule, threads, began)
+    rows, held, last = [
+        [place(own) for place, own in zip(fixed.where, each, strict=True)] for each in (rows, held, last)
+    ]
+    features = Samples(fixed.data)
+    trained = _train(
+        fixed.nets, settings, data.task, features, rows, held, last, limits, rng, look, schedule, threads, began
+    )
+    return replace(trained, nets=fixed.whole(trained.nets))
+
+
+def _train(
+    nets: Sequence[Net], settings: Sequence[Settings], task: str, samples: Samples, rows: Sequence[Rows],
+    held: Sequence[Rows], last: Sequence[Rows], limits: Limits, rng: np.random.Generator, look: Look | None,
+    schedule: str, threads: int, began: float,
+) -> Trained:  # fmt: skip
+    """`train_together` for a training that began at that time."""
     shape = schedule_of(schedule)
     augment = augmentation(settings[0].augment)
     alive = list(range(len(nets)))
     found: dict[int, Net] = {}
     with seeded(rng):
-        together = Together(nets, settings, data.task)
+        together = Together(nets, settings, task)
         orders = Orders(rows, settings[0].batch, rng)
         step, looked, share = 0, 0, 0.0
         probe = _Threads(threads)
@@ -341,8 +369,7 @@ def train_together(
                     orders.keep(kept)
         made: dict[int, NDArray[np.float32]] = {}
         if alive:
-            last = [(finish or held)[i] for i in alive]
-            made = dict(zip(alive, together.predict(samples, last), strict=True))
+            made = dict(zip(alive, together.predict(samples, [last[i] for i in alive]), strict=True))
             found.update(zip(alive, together.nets(), strict=True))
     outputs_of = tuple([made.get(i) for i in range(len(nets))])
     return Trained(tuple([found[i] for i in range(len(nets))]), outputs_of, step, time.monotonic() - began)
