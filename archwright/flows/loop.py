@@ -7,9 +7,12 @@ job for each worker follow one another, so that what is proposed depends on fini
 from __future__ import annotations
 
 import math
+import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from archwright.flows.interrupts import Interrupts
 from archwright.flows.jobs import Judge
 from archwright.flows.objectives import Objective, over
 from archwright.flows.plan import Plan
-from archwright.flows.pool import STOPPED, Done, Here, Pool
+from archwright.flows.pool import Done, Here, Pool
 from archwright.flows.proposals import Candidate, Proposals
 from archwright.flows.team import Team, outputs_of, seconds_of, select
 from archwright.kit.ranks import fronts, signed
@@ -60,6 +63,14 @@ class State:
 
 SHARED = 0.7
 """What the last training of a network for images takes with a thread for each worker, of the time with one."""
+
+AHEAD = 1.0
+"""Seconds before a worker has to be done with a job, from which on it gets the next: thinking of that and recording it
+take a tenth of a second, which none should wait. Not sooner, so that as much as can be is known by then."""
+
+LATER = ("torch._dynamo", "sklearn.metrics")
+"""What is needed sooner or later and takes a second to import: it is imported when all workers have enough to do. What
+tells how tensors lie in memory, for the costs of some networks; and what the figures of the end are computed by."""
 
 FRESH = 1.0
 """Seconds for which the ledger need not be read again: only other processes may have written."""
@@ -150,6 +161,8 @@ class Loop:
         self._judge = Judge(ask.data, ask.metric.name)
         self._final: tuple[int, float | None] = 0, None
         self._reckoned = 0.0
+        self._took: deque[float] = deque(maxlen=9)  # seconds of the last jobs
+        self._later = list(LATER)
 
     def run(self, pool: Pool | Here) -> bool:
         """Search until the budget or the trials are spent; whether Ctrl-C ended it."""
@@ -192,15 +205,14 @@ class Loop:
             self.proposals.forget()
 
     def _timed(self, pool: Pool | Here) -> None:
-        budget, running = self.ask.plan.budget or 0.0, 0
-        ahead: list[Candidate] = []
+        budget = self.ask.plan.budget or 0.0
+        running = 0
         done: list[Done] = []
         try:
             while True:
                 left = self._search_left()
-                while left > 0.1 and pool.free and (group := ahead or self._next()):
-                    ahead = []
-                    pool.send(self._enter(group, left))
+                while left > 0.1 and pool.free and (job := self._next(left)):
+                    pool.send(job)
                     running += 1
                     left = self._search_left()
                 while done:
@@ -208,9 +220,15 @@ class Loop:
                 # a job that does not keep its time is abandoned: the last training needs it
                 if not running or left < -1.0 - 0.02 * budget:
                     return
-                if pool.apart and not ahead and left > 0.1:  # no worker waits while the next are thought of
-                    ahead = self._next()
-                done = pool.wait(0.25)
+                job = None
+                if spare := pool.spare:
+                    wait = max(0.0, spare[0] + self._usual(left) - time.monotonic())
+                    if wait < AHEAD and left - wait > 0.2 and (job := self._next(left - wait)):
+                        pool.send(job)
+                        running += 1
+                elif pool.apart and self._took and not pool.free and self._later:
+                    import_module(self._later.pop(0))
+                done = pool.wait(0.0 if job else 0.25)
                 running -= len(done)
                 while done and not pool.apart:  # what is proposed next depends on what came of it
                     self._close(done.pop(0))
@@ -220,15 +238,18 @@ class Loop:
         finally:
             while done:
                 self._close(done.pop(0))
-            for candidate in ahead:
-                if candidate.number >= 0:  # a sampler of Optuna entered it
-                    self.book.prune(candidate.number, STOPPED)
 
-    def _next(self) -> list[Candidate]:
+    def _usual(self, left: float) -> float:
+        """Seconds that a job takes: those that it may, or the median of the last ones."""
+        most = self.ask.plan.job_seconds(left) or 0.0
+        return min([most, statistics.median(self._took)]) if self._took else most
+
+    def _next(self, left: float) -> dict[str, Any] | None:
+        """A job of what is proposed next, entered into the ledger; None if nothing is."""
         room = math.inf if self.ask.trials is None else self.ask.trials - self._entered
         group = self.proposals.next(int(min(room, 1000))) if room > 0 else []
         self._entered += len(group)
-        return group
+        return self._enter(group, left) if group else None
 
     def _search_left(self) -> float:
         """Seconds until the last training has to begin."""
@@ -334,6 +355,7 @@ class Loop:
         """Write the results of a job into the ledger."""
         _, results = done
         together = sum([r["seconds"] for r in results])
+        self._took.append(together)
         costs = {trial.number: trial.extra.get("costs", {}) for trial in self.book.trials(FRESH)}
         for r in results:
             number, state = r["number"], r["state"]

@@ -1,7 +1,8 @@
 """Who does the jobs: worker processes, or this process itself.
 
-Both have the same four verbs: `send` a job, `wait` for what is done, `stop`, and `free` places. Jobs come back with
-their results in the order in which they end; a job whose worker died comes back with failures, and a new worker starts.
+Both have the same four verbs: `send` a job, `wait` for what is done, `abandon`, `stop`; and `free` and `spare` places.
+Jobs come back with their results in the order in which they end; a job whose worker died comes back with failures, and
+a new worker starts. A process may have a second job, which it begins as soon as it is done with the first.
 """
 
 from __future__ import annotations
@@ -31,9 +32,6 @@ class Here:
     """Jobs are done in this process, one at a time, when they are waited for. Ctrl-C stops one in its middle."""
 
     def __init__(self, data: Data, interrupts: Interrupts | None = None) -> None:
-        # torch's first optimiser imports it, for seconds, which would be taken from the first job's training
-        import torch._dynamo  # noqa: F401
-
         self._worker = Worker(data)
         self._interrupts = interrupts or Interrupts()
         self._jobs: list[Job] = []
@@ -41,8 +39,13 @@ class Here:
 
     @property
     def free(self) -> int:
-        """Jobs that may be sent now."""
+        """Jobs that would begin at once."""
         return self.size - len(self._jobs)
+
+    @property
+    def spare(self) -> list[float]:
+        """No job is taken before the one that is being done has ended."""
+        return []
 
     def send(self, job: Job) -> None:
         """Take a job."""
@@ -76,7 +79,7 @@ class Pool:
         self.size, self.apart = size, True
         self._first: Mapping[str, Any] | None = None
         self._selector = selectors.DefaultSelector()
-        self._busy: dict[_Process, Job] = {}
+        self._busy: dict[_Process, list[Job]] = {}  # the longer a process works, the earlier it stands
         self._why = ""
         self._idle = [self._start() for _ in range(size)]
 
@@ -96,15 +99,26 @@ class Pool:
 
     @property
     def free(self) -> int:
-        """Jobs that may be sent now."""
+        """Jobs that would begin at once."""
         return len(self._idle)
 
+    @property
+    def spare(self) -> list[float]:
+        """When the workers that may get a second job began with their first, on the monotonic clock, ascending."""
+        return [process.began for process, jobs in self._busy.items() if len(jobs) == 1]
+
     def send(self, job: Job) -> None:
-        """Give a job to a worker that has none. Raises `ArchwrightError` if no worker could be started."""
-        if not self._idle:
+        """Give a job to a worker that has none, or else to the one that has worked on a single one for the longest.
+        Raises `ArchwrightError` if no worker could be started, or all have two."""
+        single = next((process for process, jobs in self._busy.items() if len(jobs) == 1), None)
+        process = self._idle.pop(0) if self._idle else single
+        if process is None and self._busy:
+            raise ArchwrightError("each worker process has two jobs: wait for one to be done")
+        if process is None:
             raise ArchwrightError(f"no worker process could be started: {self._why}; try with workers=0")
-        process = self._idle.pop(0)
-        self._busy[process] = job
+        if process not in self._busy:
+            process.began = time.monotonic()
+        self._busy.setdefault(process, []).append(job)
         process.send(job)
 
     def wait(self, seconds: float) -> list[Done]:
@@ -118,38 +132,52 @@ class Pool:
                 lines = process.read()
                 for line in lines or ():
                     if "results" in line:
-                        found.append((self._busy.pop(process), line["results"]))
-                        self._idle.append(process)
+                        found.append((self._done(process), line["results"]))
                 if lines is None:
                     found += self._died(process)
             if time.monotonic() >= end:
                 break
         return found
 
-    def _died(self, process: _Process) -> list[Done]:
-        job = self._gone(process, again=process.ready)  # what could not even start is not tried again
-        self._why = process.end()
-        return [(job, failures(job, self._why))] if job is not None else []
+    def _done(self, process: _Process) -> Job:
+        """The job that a process has ended; it goes on with its next, or is free."""
+        job, *rest = self._busy.pop(process)
+        if rest:
+            process.began = time.monotonic()
+            self._busy[process] = rest
+        else:
+            self._idle.append(process)
+        return job
 
-    def _gone(self, process: _Process, *, again: bool) -> Job | None:
-        """Take a process that has ended off the lists, and start another one; the job that it had."""
+    def _died(self, process: _Process) -> list[Done]:
+        jobs = self._gone(process, again=process.ready)  # what could not even start is not tried again
+        self._why = process.end()
+        found = [(job, failures(job, self._why)) for job in jobs[:1]]
+        for job in jobs[1:]:  # it had not begun
+            if self._idle:
+                self.send(job)
+            else:
+                found.append((job, failures(job, self._why)))
+        return found
+
+    def _gone(self, process: _Process, *, again: bool) -> list[Job]:
+        """Take a process that has ended off the lists, and start another one; the jobs that it had."""
         self._selector.unregister(process.output)
-        job = self._busy.pop(process, None)
+        jobs = self._busy.pop(process, [])
         if process in self._idle:
             self._idle.remove(process)
         if again:
             self._idle.append(self._start())
-        return job
+        return jobs
 
     def abandon(self) -> list[Done]:
-        """Stop the jobs that are being done; their candidates count as pruned. The workers start anew."""
+        """Stop the jobs that are done or would be next: their candidates count as pruned. The workers start anew."""
         found: list[Done] = []
         for process in list(self._busy):
             process.kill()
-            job = self._gone(process, again=True)
+            jobs = self._gone(process, again=True)
             process.end()
-            if job is not None:
-                found.append((job, failures(job, STOPPED, "pruned")))
+            found += [(job, failures(job, STOPPED, "pruned")) for job in jobs]
         return found
 
     def stop(self) -> None:
@@ -180,6 +208,7 @@ class _Process:
         os.set_blocking(self.output.fileno(), False)
         self._rest = b""
         self.ready = False
+        self.began = 0.0
 
     def send(self, line: Mapping[str, Any]) -> None:
         assert self._process.stdin is not None

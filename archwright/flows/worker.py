@@ -10,12 +10,14 @@ the worker ends when its input does, and in the middle of a job soon after that 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
 import sys
 import threading
 import time
+from queue import SimpleQueue
 
 ORPHANED = 0.5
 """Seconds between looks at whether the parent still lives."""
@@ -28,14 +30,20 @@ def main() -> None:
     # what libraries print must not get between the results
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    gc.disable()  # a fifth of what imports take would be spent on looking for garbage among them
     import torch
-    import torch._dynamo  # torch's first optimiser would, in the time of the first job
 
+    from archwright import ops
     from archwright.data.store import stored
     from archwright.flows.jobs import Worker
 
+    ops.table()  # reads the files of all ops: now, and not in the time of the first job
+    gc.freeze()
+    gc.enable()
     torch.set_num_threads(1)
-    line = sys.stdin.readline()
+    lines: SimpleQueue[str] = SimpleQueue()
+    threading.Thread(target=_read, args=(lines,), daemon=True).start()
+    line = lines.get()
     if not line:
         return
     first = json.loads(line)
@@ -44,12 +52,19 @@ def main() -> None:
         _limit(first["memory"])
     answers.write(json.dumps({"ready": os.getpid()}) + "\n")
     answers.flush()
-    for line in sys.stdin:
+    while line := lines.get():
         job = json.loads(line)
         results = worker.run(job)
         torch.set_num_threads(1)
         answers.write(json.dumps({"results": results}) + "\n")
         answers.flush()
+
+
+def _read(lines: SimpleQueue[str]) -> None:
+    """Take what comes at once, the next job in the middle of one, so that no pipe is ever full; "" at the end."""
+    for line in sys.stdin:
+        lines.put(line)
+    lines.put("")
 
 
 def _follow(parent: int) -> None:

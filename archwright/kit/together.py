@@ -17,6 +17,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -187,8 +188,24 @@ def _loss(task: str, smoothing: float) -> Callable[[Tensor, Tensor], Tensor]:
 
 def _kind(settings: Settings) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
     if settings.optimiser == "sgd":
-        return torch.optim.SGD, {"momentum": 0.9, "nesterov": True}
-    return torch.optim.AdamW, {}
+        return _eager(torch.optim.SGD), {"momentum": 0.9, "nesterov": True}
+    return _eager(torch.optim.AdamW), {}
+
+
+@cache
+def _eager(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """The optimiser as it is without its wrappers for `torch.compile`. Their first call imports a compiler, which takes
+    more than a second of processor time: much of a short search, in each of its processes."""
+
+    def plain(method: Any) -> Any:
+        return getattr(method, "__wrapped__", method)
+
+    def step(self: torch.optim.Optimizer) -> None:
+        with torch.no_grad():
+            plain(kind.step)(self)
+
+    methods = {"add_param_group": plain(kind.add_param_group), "zero_grad": plain(kind.zero_grad), "step": step}
+    return type(kind.__name__, (kind,), methods)
 
 
 def _decay(s: Settings) -> float:

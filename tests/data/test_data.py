@@ -7,8 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.datasets import load_digits
 
-from archwright.data.builtin import BUILTIN, builtin
+from archwright.data.builtin import BUILTIN, _sklearn, builtin
 from archwright.data.data import SPLITS, Data, from_arrays, split
 from archwright.errors import DataError
 
@@ -138,6 +139,15 @@ def test_built_in_data_are_well_formed(name):
     other = builtin(name, seed=1)
     np.testing.assert_array_equal(np.sort(other.target.ravel()), np.sort(data.target.ravel()))
     assert not np.array_equal(other.splits["test"], data.splits["test"])
+
+
+def test_digits_are_those_of_scikit_learn():
+    """Which are read from its file."""
+    bunch = load_digits()
+    x, y, classes = _sklearn("digits")
+    np.testing.assert_array_equal(x, bunch.data)
+    np.testing.assert_array_equal(y, bunch.target)
+    assert x.dtype == np.float32 and y.dtype == np.int64 and classes == [str(c) for c in bunch.target_names]
 
 
 def test_an_unknown_name_is_an_error():

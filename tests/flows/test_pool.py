@@ -97,6 +97,36 @@ def test_what_a_worker_survives_and_what_not(pool: Pool) -> None:
     assert found[0]["state"] == "failed" and found[0]["reason"]
 
 
+def test_a_second_job_follows_the_first(pool: Pool) -> None:
+    assert (pool.free, len(pool.spare)) == (1, 0)
+    pool.send(job(1, steps=200))
+    assert (pool.free, len(pool.spare)) == (0, 1)
+    pool.send(job(2, notes="x" * 300_000))  # more than a pipe holds: it is taken at once none the less
+    assert (pool.free, len(pool.spare)) == (0, 0)
+    with pytest.raises(ArchwrightError, match="each worker process has two jobs"):
+        pool.send(job(3))
+    found = waited(pool)
+    found += waited(pool) if len(found) < 2 else []
+    assert [sent["candidates"][0]["number"] for sent, _ in found] == [1, 2]
+    assert all(results[0]["state"] == "complete" for _, results in found) and (pool.free, len(pool.spare)) == (1, 0)
+
+
+def test_a_second_job_outlives_the_process(pool: Pool) -> None:
+    pool.send(job(0))
+    waited(pool)
+    pool.send(job(1, steps=10**7))
+    pool.send(job(2))
+    process, = list(pool._busy)
+    os.kill(process._process.pid, signal.SIGKILL)
+    (_, found), = waited(pool)
+    assert found[0]["number"] == 1 and "was killed" in found[0]["reason"]
+    (_, found), = waited(pool)
+    assert found[0]["number"] == 2 and found[0]["state"] == "complete"
+    pool.send(job(3, steps=10**7))
+    pool.send(job(4))
+    assert [results[0]["reason"] for _, results in pool.abandon()] == [STOPPED] * 2 and pool.free == 1
+
+
 def test_jobs_are_abandoned(data: Data, pool: Pool) -> None:
     here = Here(data)
     for place in (here, pool):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -12,7 +14,7 @@ import torch
 from archwright.core.checks import toys
 from archwright.data.builtin import builtin
 from archwright.kit.settings import Settings
-from archwright.kit.together import LOOKS, Limits, Orders, Samples, Together, train_together
+from archwright.kit.together import LOOKS, Limits, Orders, Samples, Together, _kind, train_together
 from archwright.net.net import example
 
 
@@ -44,6 +46,40 @@ def test_side_by_side_is_as_alone(kind, data, optimiser, monkeypatch):
     held = source.splits["valid"]
     for one, y in zip(alone, together.predict(samples, [held] * 3), strict=True):
         np.testing.assert_allclose(one.predict(samples, [held])[0], y, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_optimisers_are_those_of_torch(name):
+    eager, settings = _kind(Settings(optimiser=name))
+    weights = [torch.nn.Parameter(torch.randn(4, 3, generator=torch.Generator().manual_seed(0))) for _ in range(2)]
+    kinds = (eager, {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[name])
+    both = [kind([w], lr=0.05, weight_decay=0.1, **settings) for kind, w in zip(kinds, weights, strict=True)]
+    for _ in range(5):
+        for weight, optimiser in zip(weights, both, strict=True):
+            optimiser.zero_grad()
+            assert weight.grad is None
+            ((weight - 1) ** 2).sum().backward()
+            optimiser.step()
+    assert torch.equal(*weights) and isinstance(both[0], kinds[1])
+
+
+def test_no_compiler_is_imported():
+    """It would be by torch's own optimisers, for more than a second in each worker."""
+    program = (
+        "import sys, numpy as np\n"
+        "from archwright.core.checks import toys\n"
+        "from archwright.kit.settings import Settings\n"
+        "from archwright.kit.together import Limits, train_together\n"
+        "data = toys.data('table')\n"
+        "rows = [data.splits['train']] * 2\n"
+        "nets = [toys.net('mlp', data, seed) for seed in range(2)]\n"
+        "for n in (1, 2):\n"
+        "    for name in ('adamw', 'sgd'):\n"
+        "        settings = [Settings(optimiser=name)] * n\n"
+        "        train_together(nets[:n], settings, data, rows[:n], rows[:n], Limits(5), np.random.default_rng(0))\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_letting_nets_go_changes_nothing_for_those_that_stay():
