@@ -4,6 +4,7 @@ tables     ten sets, three splits each: scikit-learn's MLP tuned at random, a Py
 images     MNIST and Fashion-MNIST: a fixed convolutional network of the same size trained for the same time
 signals    spoken digits and four sets of time series: 1-nearest-neighbour DTW, and ROCKET with a ridge classifier
 overhead   what a search does besides training, and how long it takes to propose the next trial
+fronts     training random kernels, whose features are computed once, beside computing them in each step
 
 One method runs at a time and may use both cores. All of them are given the same rows, which each divides into those to
 learn from and those to choose by as it likes, and are scored here, by one function, on the rows of a test split, which
@@ -474,8 +475,55 @@ def proposing(trials: int) -> list[float]:
     return took
 
 
+# -------------------------------------------------------------------------------------------------------------- fronts
+def fronts(record: Record, options: argparse.Namespace) -> None:
+    seconds = options.seconds or 10.0
+    steps, differ = front_steps(seconds)
+    rows = [[name, f"{count:,}", f"{count / seconds:,.0f}"] for name, count in steps.items()]
+    table([f"512 random kernels, 5 folds of mnist1d, {seconds:g} s", "steps", "a second"], rows)
+    print(f"After 50 steps on 100 series the outputs differ by {differ:.1e} at most.\n")
+    for name, count in steps.items():
+        record.runs.append(Run("fronts", "mnist1d", 0, name, seconds, count / seconds, seconds))
+    record.write()
+
+
+def front_steps(seconds: float) -> tuple[dict[str, int], float]:
+    """Steps of a training of so many seconds on one thread, with features that are computed once and without; and by
+    how much the outputs of two short trainings differ."""
+    import torch
+
+    from archwright import ops
+    from archwright.core import registry
+    from archwright.data.builtin import builtin
+    from archwright.kit import frozen
+    from archwright.kit.settings import Settings
+    from archwright.kit.together import Limits, Trained, train_together
+    from archwright.net.net import init
+
+    torch.set_num_threads(1)
+    data = builtin("mnist1d")
+    g = ops.edit()
+    x = registry.load("rocket", "block")(g, g.input("x", data.shapes[0]), kernels=512)
+    graph = g.finish(g.add("linear", x, out=data.outputs))
+    nets, train, valid = [init(graph, seed) for seed in range(5)], data.splits["train"], data.splits["valid"]
+
+    def trained(limits: Limits, rows: int) -> Trained:
+        rng, settings = np.random.default_rng(0), [Settings(batch=32)] * 5
+        return train_together(nets, settings, data, [train[:rows]] * 5, [valid[:rows]] * 5, limits, rng)
+
+    found, outputs = dict[str, int](), []
+    for name, patch in {
+        "computed once": ExitStack(), "in each step": mock.patch.object(frozen, "divide", lambda graph: None)
+    }.items():  # fmt: skip
+        with patch:
+            found[name] = trained(Limits(10**9, seconds), len(train)).steps
+            outputs.append(trained(Limits(50), 100).outputs)
+    pairs = zip(*outputs, strict=True)
+    return found, max([float(np.abs(a - b).max()) for a, b in pairs if a is not None and b is not None])
+
+
 # ---------------------------------------------------------------------------------------------------------------- main
-SECTIONS = {"tables": tables, "images": images, "signals": signals, "overhead": overhead}
+SECTIONS = {"tables": tables, "images": images, "signals": signals, "overhead": overhead, "fronts": fronts}
 
 
 def main() -> None:

@@ -330,24 +330,26 @@ def train_together(
         needed = [np.concatenate(three) for three in zip(rows, held, last, strict=True)]
         passes, most = limits.steps * settings[0].batch * len(nets), limits.seconds and 0.5 * limits.seconds
         fixed = frozen.features(nets, samples, needed, data, passes=passes, seconds=most)
-    if fixed is None:
-        return _train(nets, settings, data.task, samples, rows, held, last, limits, rng, look, schedule, threads, began)
-    rows, held, last = [
-        [place(own) for place, own in zip(fixed.where, each, strict=True)] for each in (rows, held, last)
-    ]
-    features = Samples(fixed.data)
-    trained = _train(
-        fixed.nets, settings, data.task, features, rows, held, last, limits, rng, look, schedule, threads, began
-    )
-    return replace(trained, nets=fixed.whole(trained.nets))
+    spent = time.monotonic() - began
+    if limits.seconds:  # the share of a training that is over is that of its steps, whatever came before them
+        limits = replace(limits, seconds=max(limits.seconds - spent, 0.1 * limits.seconds))
+    if fixed is not None:
+        nets, samples = fixed.nets, Samples(fixed.data)
+        rows, held, last = [
+            [place(own) for place, own in zip(fixed.where, each, strict=True)] for each in (rows, held, last)
+        ]
+    trained = _train(nets, settings, data.task, samples, rows, held, last, limits, rng, look, schedule, threads)
+    whole = trained.nets if fixed is None else fixed.whole(trained.nets)
+    return replace(trained, nets=whole, seconds=trained.seconds + spent)
 
 
 def _train(
     nets: Sequence[Net], settings: Sequence[Settings], task: str, samples: Samples, rows: Sequence[Rows],
     held: Sequence[Rows], last: Sequence[Rows], limits: Limits, rng: np.random.Generator, look: Look | None,
-    schedule: str, threads: int, began: float,
+    schedule: str, threads: int,
 ) -> Trained:  # fmt: skip
-    """`train_together` for a training that began at that time."""
+    """`train_together` after the features, if there are any, have been computed."""
+    began = time.monotonic()
     shape = schedule_of(schedule)
     augment = augmentation(settings[0].augment)
     alive = list(range(len(nets)))

@@ -102,6 +102,11 @@ def test_a_record_keeps_what_was_run_and_what_failed(modules, tmp_path):
     assert [r["method"] for r in json.loads(path.read_text())["runs"]] == ["x", "y"]
 
 
+def test_fronts_change_speed_alone(modules):
+    steps, differ = modules.search.front_steps(0.2)
+    assert list(steps) == ["computed once", "in each step"] and min(steps.values()) > 0 and 0 <= differ < 1e-2
+
+
 def test_score_refuses_another_number_of_answers(modules):
     assert modules.search.score("regression", [0.0, 0.0], [3.0, 4.0]) == pytest.approx(np.sqrt(12.5))
     with pytest.raises(ValueError, match="got 1 answers for 2 rows"):

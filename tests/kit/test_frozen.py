@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +18,7 @@ from archwright.core.space import Spec
 from archwright.data.data import from_arrays
 from archwright.kit import frozen
 from archwright.kit.settings import Settings
-from archwright.kit.together import Limits, Samples, train_together
+from archwright.kit.together import LOOKS, Limits, Samples, train_together
 from archwright.net.build import build
 from archwright.net.net import Net, example, init
 
@@ -157,6 +158,20 @@ def test_training_comes_to_the_same(monkeypatch, dropout, count):
         assert (mine is None) == (other is None)
         if mine is not None:
             np.testing.assert_allclose(mine, other, rtol=1e-3, atol=1e-3)
+
+
+def test_time_for_the_features_is_no_training(monkeypatch):
+    """Computing them takes half of it: looks come as early in the training as ever, and all ends in time."""
+    graph, source, seen = rocket(), data(), []
+    run = frozen._run
+    monkeypatch.setattr(frozen, "_run", lambda front, x: time.sleep(0.2) or run(front, x))
+    began = time.monotonic()
+    trained = train_together(
+        [init(graph, 0)], [Settings(batch=8)], source, [source.splits["train"]], [source.splits["valid"]],
+        Limits(10**9, 1.6), np.random.default_rng(0), look=lambda share, *_: seen.append(share) or [0],
+    )  # fmt: skip
+    assert len(seen) > 3 and seen[0] <= 2 / LOOKS
+    assert 1.6 <= trained.seconds <= time.monotonic() - began < 10
 
 
 def features(graph, source, **more):
