@@ -141,7 +141,7 @@ def log_mel(
     """
     spare = samples - len(x)
     x = np.pad(x, (spare // 2, spare - spare // 2)) if spare > 0 else x[-spare // 2 :][:samples]
-    parts = np.lib.stride_tricks.sliding_window_view(np.nan_to_num(x), window)[::hop]
+    parts = np.lib.stride_tricks.sliding_window_view(np.nan_to_num(x, posinf=0.0, neginf=0.0), window)[::hop]
     size = 1 << (window - 1).bit_length()
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
     power = np.abs(np.fft.rfft(parts * hann, size)) ** 2 / size

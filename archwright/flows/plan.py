@@ -99,6 +99,8 @@ def plan(data: Data, budget: float | None, workers: int) -> Plan:
     units = len(pool)  # what can be held back: samples, or whole groups
     if data.groups is not None:
         units = len(np.unique(data.groups[pool]))
+    if data.task == "classification" and len(pool):  # folds that are alike need a class with a sample for each
+        units = min(units, int(np.bincount(data.target[pool]).max()))
     free = data.meta.get("split", "random") in ("random", "group")
     folds = 0
     if data.kind != "image" and free and 10 <= train + valid <= FOLDED and units > 1:

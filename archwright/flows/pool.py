@@ -171,7 +171,7 @@ class Pool:
         return jobs
 
     def abandon(self) -> list[Done]:
-        """Stop the jobs that are done or would be next: their candidates count as pruned. The workers start anew."""
+        """Stop all jobs, begun or waiting: their candidates count as pruned. The workers start anew."""
         found: list[Done] = []
         for process in list(self._busy):
             process.kill()

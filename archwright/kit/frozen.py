@@ -3,8 +3,8 @@
     net(x) = rest(front(x))      front: every node before which nothing is trained, drawn, or depends on the minibatch
 
 Random kernels (ROCKET), reservoirs, fixed transforms and normalisations within a sample are such fronts. A training of
-100 epochs runs them 100 times over for the same numbers; here each sample passes once, and the rest, often a norm and
-a linear map, is trained in a hundredth of the time. The result is the same up to rounding.
+100 epochs runs them 100 times over for the same numbers; here each sample passes once, and what is trained is the rest,
+often a norm and a linear map. The result is the same up to rounding; `benchmarks/search.py fronts` shows what it saves.
 
 Not where inputs are augmented: then each epoch has inputs of its own.
 """

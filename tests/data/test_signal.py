@@ -160,6 +160,9 @@ def test_energies_below_the_loudest_do_not_change_with_the_volume():
     for volume in (0.001, 1 / 3, 40):
         np.testing.assert_allclose(sound.log_mel(volume * x, 8000, **front), found, atol=1e-8)
     np.testing.assert_array_equal(sound.log_mel(np.zeros(7), 8000, **front), -30)
+    broken = np.where(np.arange(len(x)) == 900, np.inf, np.where(np.arange(len(x)) == 901, np.nan, x))
+    silent = np.where((np.arange(len(x)) == 900) | (np.arange(len(x)) == 901), 0, x)
+    np.testing.assert_array_equal(sound.log_mel(broken, 8000, **front), sound.log_mel(silent, 8000, **front))
 
 
 @pytest.mark.parametrize("rate", [100, 1000, 8000, 16000, 44100, 192000])

@@ -75,12 +75,23 @@ def test_folds_hold_back_whole_groups(codes: list[int], task: Any) -> None:
     free = np.concatenate([made.splits["train"], made.splits["valid"]])
     count = plan(made, 60.0, 2).folds
     there = len(np.unique(groups[free]))
-    assert count == (min(there, 5) if there > 1 and len(free) >= 10 else 0)
+    largest = len(free) if task == "regression" else np.bincount(made.target[free]).max()
+    assert count == (min(there, 5, largest) if there > 1 and len(free) >= 10 else 0)
     folds = folds_of(made, count, seed=3)
     if count:
         assert len(folds) == count and all(len(fit) and len(rows) for fit, rows in folds)
         assert not any(set(groups[fit]) & set(groups[rows]) for fit, rows in folds)
         np.testing.assert_array_equal(np.sort(np.concatenate([rows for _, rows in folds])), np.sort(free))
+
+
+@pytest.mark.parametrize(("classes", "expected"), [(4, 3), (6, 2), (12, 0)])
+def test_no_more_folds_than_a_class_has_samples(classes: int, expected: int) -> None:
+    target = np.arange(12) % classes
+    splits = {"train": np.arange(10), "valid": np.arange(10, 12), "test": np.zeros(0, np.int64)}
+    made = from_arrays(np.zeros((12, 3), np.float32), target, task="classification", splits=splits)
+    found = plan(made, 60.0, 2)
+    assert found.folds == expected
+    assert len(folds_of(made, found.folds, seed=0)) == max(1, expected)
 
 
 def test_folds_of_classes_with_one_sample() -> None:
