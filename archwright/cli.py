@@ -194,13 +194,13 @@ def search(
                 folder = bundle.place(out or Path(f"{name}-net"))
                 work = folder.with_name(f"{folder.name}.search")
                 given = {"task": task, "time": time, "group": group}
-                with live.shown() as progress:
-                    result = run_search(
-                        data, target, budget=budget, objective=objective, limit=max_, space=space, strategy=strategy,
-                        start=from_, trials=trials, seed=seed, folder=work, storage=storage, name=name, resume=resume,
-                        workers=workers, progress=progress, command=live.command(), began=began,
-                        **{key: value for key, value in given.items() if value is not None},
-                    )  # fmt: skip
+            with live.shown() as progress:
+                result = run_search(
+                    data, target, budget=budget, objective=objective, limit=max_, space=space, strategy=strategy,
+                    start=from_, trials=trials, seed=seed, folder=work, storage=storage, name=name, resume=resume,
+                    workers=workers, progress=progress, command=live.command(), began=began, interrupts=interrupts,
+                    **{key: value for key, value in given.items() if value is not None},
+                )  # fmt: skip
         except KeyboardInterrupt:
             raise ArchwrightError("stopped before there was a network: nothing is written") from None
         result.save(folder)

@@ -2,6 +2,7 @@
 
     trial parameters    the trace (names that Optuna cannot hold twice get a number: see `choose.parameter`)
     trial values        the objectives, in the order of the study
+    intermediate values the learning curve of the first metric: Optuna's plots and its dashboard draw it
     user attributes     "session" (which process works on it), "reason" (why it failed or was refused), "result":
                         whatever else the search adds as plain data, in one attribute since each costs a transaction
 
@@ -21,6 +22,7 @@ import uuid
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -40,6 +42,9 @@ ATTR = "archwright"
 
 ID = "archwright id"
 """The study's attribute with a name that no other study has: numbers and names are used again, in other storages."""
+
+Curve = Mapping[int, float]
+_NONE: Curve = MappingProxyType({})
 
 _STATES = {TrialState.COMPLETE: "complete", TrialState.RUNNING: "running", TrialState.WAITING: "running"}
 
@@ -129,29 +134,31 @@ class Ledger:
             self.study._storage.set_trial_user_attr(self._id(number), name, value)
         self._latest = -math.inf, []
 
-    def complete(self, number: int, values: Sequence[float], **result: Any) -> None:
-        """Close a trial with its values. Not-a-number is a failure: Optuna holds none."""
+    def complete(self, number: int, values: Sequence[float], *, curve: Curve = _NONE, **result: Any) -> None:
+        """Close a trial with its values. Not-a-number is a failure: Optuna holds none. `curve`: the metric by steps."""
         if any(np.isnan(values)):
-            self.fail(number, f"its values are {', '.join([f'{v:g}' for v in values])}", **result)
+            self.fail(number, f"its values are {', '.join([f'{v:g}' for v in values])}", curve=curve, **result)
             return
-        self._add(number, None, result)
+        self._add(number, None, curve, result)
         self._tell(number, TrialState.COMPLETE, [float(v) for v in values])
 
-    def fail(self, number: int, reason: str, **result: Any) -> None:
+    def fail(self, number: int, reason: str, *, curve: Curve = _NONE, **result: Any) -> None:
         """Close a trial that broke: it diverged, raised, ran out of memory."""
-        self._add(number, reason, result)
+        self._add(number, reason, curve, result)
         self._tell(number, TrialState.FAIL)
 
-    def prune(self, number: int, reason: str, **result: Any) -> None:
+    def prune(self, number: int, reason: str, *, curve: Curve = _NONE, **result: Any) -> None:
         """Close a trial that was stopped as hopeless, or refused since it is over a limit."""
-        self._add(number, reason, result)
+        self._add(number, reason, curve, result)
         self._tell(number, TrialState.PRUNED)
 
     def _tell(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
         self.study.tell(number, values, state=state)
         self._latest = -math.inf, []
 
-    def _add(self, number: int, reason: str | None, result: Mapping[str, Any]) -> None:
+    def _add(self, number: int, reason: str | None, curve: Curve, result: Mapping[str, Any]) -> None:
+        for step, metric in curve.items():
+            self.study._storage.set_trial_intermediate_value(self._id(number), step, float(metric))
         for name, value in (("reason", reason), ("result", dict(result))):
             if value:
                 self.study._storage.set_trial_user_attr(self._id(number), name, value)
@@ -285,7 +292,9 @@ def _sqlite(url: str, tries: int = 5) -> Any:
 def _trial(frozen: FrozenTrial) -> Trial:
     trace = Trace({choose.choice(name): value for name, value in frozen.params.items()})
     attrs = dict(frozen.user_attrs)
-    extra = {**attrs.pop("result", {}), **attrs, "state": frozen.state.name.lower()}
+    curve = sorted(frozen.intermediate_values.items())
+    looks = {"curve": [value for _, value in curve], "curve_steps": [step for step, _ in curve]} if curve else {}
+    extra = {**attrs.pop("result", {}), **attrs, **looks, "state": frozen.state.name.lower()}
     values = tuple(frozen.values) if frozen.state == TrialState.COMPLETE and frozen.values else ()
     return Trial(frozen.number, trace, values, _STATES.get(frozen.state, "failed"), extra)  # type: ignore[arg-type]
 

@@ -200,7 +200,8 @@ class Trial(Record):
 
     values   objective values, in the order of the study's objectives; empty unless the trial is complete
     state    "complete", "failed", "running"
-    extra    what else was recorded, as plain data: "curve" [...], costs
+    extra    what else was recorded, as plain data: "curve" (the metric while it trained, [...]), "curve_steps"
+             (when, [...]: `flows.search` looks eight times), "costs" {...}
     """
 
     number: int

@@ -32,7 +32,7 @@ from archwright.kit.latency import latency
 from archwright.kit.metrics import metric, probabilities
 from archwright.kit.prelude import with_recipe
 from archwright.kit.settings import Settings
-from archwright.kit.together import Samples
+from archwright.kit.together import LOOKS, Samples
 from archwright.net.build import build
 from archwright.net.net import Net, load
 
@@ -205,13 +205,19 @@ def _keeps(loop: Loop, net: Net) -> bool:
     return any(over(costs(net.graph, list(limit), recipe, net), limit) is None for _ in range(3))
 
 
+def _curve(trial: Trial) -> list[list[float]]:
+    """The metric after shares of the training: [[share, value]]."""
+    extra = trial.extra
+    return [[s / LOOKS, v] for s, v in zip(extra.get("curve_steps", ()), extra.get("curve", ()), strict=False)]
+
+
 def _record(loop: Loop, members: Sequence[Member]) -> dict[str, Any]:
     """The best trial among the members; and all of them, if they are several."""
     first, name = members[0], loop.ask.metric.name
     trial = first.trial
     found = {
         "trial": trial.number, "trace": dict(trial.trace), "key": trial.extra.get("key"),
-        "valid": {name: loop.ask.value(trial)}, "curve": trial.extra.get("curve", []), **_training(loop, first),
+        "valid": {name: loop.ask.value(trial)}, "curve": _curve(trial), **_training(loop, first),
     }  # fmt: skip
     if len(members) > 1:
         found["training"]["networks"] = len(members)
@@ -349,7 +355,7 @@ def about(loop: Loop, command: str, interrupted: bool) -> dict[str, Any]:
              "values": values(t)}
             for t, s in zip(trials, states, strict=True) if t.values
         ],
-        "curves": {str(t.number): t.extra["curve"] for t in trials if t.extra.get("curve")},
+        "curves": {str(t.number): curve for t in trials if (curve := _curve(t))},
         "front": [
             {"trial": t.number, "values": values(t), "trace": dict(t.trace),
              "key": t.extra.get("key")}

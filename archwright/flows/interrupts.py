@@ -62,3 +62,7 @@ class Interrupts:
             yield
         finally:
             self._open = False
+
+    def shut(self) -> None:
+        """End an `open` block before its end: from now on Ctrl-C is only noted."""
+        self._open = False

@@ -340,9 +340,10 @@ class Loop:
         """For each look what a candidate has to reach: a quantile of those that cost no more than it."""
         names, sign = [o.name for o in self.ask.objectives if o.is_cost], self.ask.sign
         curves = [
-            {round(share * LOOKS): value for share, value in trial.extra.get("curve", ())}
+            dict(zip(trial.extra["curve_steps"], trial.extra["curve"], strict=True))
             for trial in history
-            if all([trial.extra.get("costs", {}).get(n, math.inf) <= one.costs[n] for n in names])
+            if trial.extra.get("curve_steps")
+            and all([trial.extra.get("costs", {}).get(n, math.inf) <= one.costs[n] for n in names])
         ]
         bars: list[float | None] = []
         for look in range(1, LOOKS):
@@ -359,7 +360,8 @@ class Loop:
         costs = {trial.number: trial.extra.get("costs", {}) for trial in self.book.trials(FRESH)}
         for r in results:
             number, state = r["number"], r["state"]
-            more = {"curve": r["curve"], "seconds": r["seconds"], "steps": r["steps"], "job_seconds": together,
+            curve = {round(share * LOOKS): value for share, value in r["curve"]}
+            more = {"curve": curve, "seconds": r["seconds"], "steps": r["steps"], "job_seconds": together,
                     "at": self.ask.at}  # fmt: skip
             if state == "complete":
                 more["loss"] = r["loss"]

@@ -100,6 +100,7 @@ def search(
     progress: Progress | None = None,
     command: str = "archwright.search(...)",
     began: float | None = None,
+    interrupts: Interrupts | None = None,
     **opening: Any,
 ) -> Result:
     """Search a network for data.
@@ -121,6 +122,7 @@ def search(
     progress   called with a `State` now and then
     command    how the search was asked for, for the record
     began      `time.monotonic()` when the budget began to be spent; by default now
+    interrupts takes Ctrl-C for the caller, who goes on to note it when the search has ended; by default for the search
     opening    further options of `open_data`: task, time, group, valid, test, kind, size, rate
 
     Raises `ArchwrightError` and its kin for anything that is wrong with what was given, before anything is trained.
@@ -134,6 +136,9 @@ def search(
         raise FormatError(f"got trials={trials}, expected at least 1")
     most = limits(limit)
     with ExitStack() as stack:
+        # first, and so the last to go: what was found is not lost while workers and folders are put away
+        interrupts = interrupts or stack.enter_context(Interrupts())
+        stack.enter_context(interrupts.open())
         stack.enter_context(_storage_errors())
         work = stack.enter_context(_workspace(folder))
         if workers is None:
@@ -167,7 +172,7 @@ def search(
             directions=[o.direction for o in wanted], siblings=ask.plan.siblings, seed=seed,
             known=begin.known if begin is not None else None,
         )  # fmt: skip
-        interrupts = stack.enter_context(Interrupts())
+        interrupts.shut()
         loop = Loop(
             ask, where, proposals, book, work, label=_label(strategy), progress=progress, interrupts=interrupts,
             start=begin.folder if begin is not None else None,

@@ -314,7 +314,7 @@ def _data(run: Mapping[str, Any]) -> list[list[str]]:
     rows: list[list[Any]] = [
         ["Data", data.get("name")], ["Kind", data.get("kind")], ["Task", data.get("task")],
         ["Target", data.get("target")], ["Samples", ", ".join(parts)], ["Split", data.get("split")],
-        ["Inputs", ", ".join(shapes)], ["Features", _names(data.get("features"))],
+        ["Raw inputs", ", ".join(shapes)], ["Features", _names(data.get("features"))],
         ["Classes", _names(data.get("classes"))],
     ]  # fmt: skip
     return [[name, str(found)] for name, found in rows if found not in (None, "")]

@@ -38,16 +38,18 @@ def test_what_is_written_is_read_by_another_process_view(tmp_path):
     for seed in range(4):
         number, trace = entered(book, seed, costs={"params": 10.0})
         numbers.append((number, trace))
-    book.complete(0, [0.25, 10], curve=[[0.5, 0.3], [1.0, 0.25]], seconds=1.5)
+    book.complete(0, [0.25, 10], curve={8: 0.25, 4: math.inf, 2: 0.3}, seconds=1.5)
     book.fail(1, "it diverged")
-    book.prune(2, "hopeless", curve=[[0.5, 0.9]])
+    book.prune(2, "hopeless", curve={4: 0.9})
     again = Ledger(optuna.load_study(study_name="toy", storage=f"sqlite:///{tmp_path / 'study.db'}"))
     found = again.trials()
     assert [(t.number, t.trace) for t in found] == numbers
     assert [t.state for t in found] == ["complete", "failed", "failed", "running"]
     assert [t.extra["state"] for t in found] == ["complete", "fail", "pruned", "running"]
     assert found[0].values == (0.25, 10.0) and found[1].values == found[2].values == ()
-    assert found[0].extra["curve"] == [[0.5, 0.3], [1.0, 0.25]] and found[0].extra["costs"] == {"params": 10.0}
+    assert found[0].extra["curve"] == [0.3, math.inf, 0.25] and found[0].extra["curve_steps"] == [2, 4, 8]
+    assert found[0].extra["costs"] == {"params": 10.0} and found[0].extra["seconds"] == 1.5
+    assert found[2].extra["curve"] == [0.9] and "curve" not in found[1].extra
     assert found[1].extra["reason"] == "it diverged" and found[2].extra["reason"] == "hopeless"
     assert again.study.metric_names == ["error", "params"]
 

@@ -62,7 +62,8 @@ def rows(folder: Path) -> int:
 def test_killed_at_random_moments_and_resumed(tmp_path: Path) -> None:
     rng, before, kills = random.Random(7), {}, 0
     while kills < 20:
-        late = kills >= 14  # these are to be hit in the last training, and while the bundle is written
+        # moments from the start on, after a trial was finished, and in the last training or while the bundle is written
+        early, late = kills < 7, kills >= 14
         trials = len(before) + 30 if not late else len(study(tmp_path).trials) + 1
         begun = study(tmp_path) is not None
         argv = small("--trials", trials, "--workers", 0, *(["--resume"] if begun else []))
@@ -72,7 +73,9 @@ def test_killed_at_random_moments_and_resumed(tmp_path: Path) -> None:
             time.sleep(rng.uniform(0, 1.0))
         else:
             running.until(lambda running=running: BEGUN in running.said())
-            time.sleep(rng.uniform(0, 2.0))
+            if not early:
+                running.until(lambda had=len(before): rows(tmp_path) > had)
+            time.sleep(rng.uniform(0, 2.0 if early else 0.2))
         running.kill()
         kills += 1
         after = complete(tmp_path)
@@ -175,12 +178,16 @@ def test_ctrl_c(tmp_path: Path, moment: Any) -> None:
         assert again.end() == 0, again.said()
 
 
-def test_ctrl_c_with_workers_and_twice(tmp_path: Path) -> None:
+@pytest.mark.parametrize("again", ["soon", "in the end"])
+def test_ctrl_c_with_workers_and_twice(tmp_path: Path, again: str) -> None:
     running = Running(tmp_path, *small("--trials", 5000, "--workers", 2), steps=STEPS)
     running.until(lambda: rows(tmp_path) >= 3)
     workers = running.children()
     running.send(signal.SIGINT)
-    time.sleep(0.3)
+    if again == "soon":
+        time.sleep(0.3)
+    else:
+        running.until(lambda: "done ·" in running.said())
     running.send(signal.SIGINT)
     assert stopped(tmp_path, running)
     assert Bundle.load(tmp_path / "net").run["interrupted"]

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from wsgiref.util import setup_testing_defaults
 
 import numpy as np
 import optuna
+import optuna_dashboard
 import pandas as pd
 import pytest
 
@@ -26,6 +32,7 @@ from archwright.errors import ArchwrightError, DataError, FormatError, TypeMisma
 from archwright.flows import pool as pools
 from archwright.flows import search as module
 from archwright.flows.bundle import Bundle
+from archwright.flows.interrupts import Interrupts
 from archwright.flows.search import Result, search
 from archwright.net.net import Net, init
 
@@ -41,7 +48,7 @@ def found(data: Any = "iris", **options: Any) -> Result:
 def told(result: Result) -> str:
     """All that has to be the same again, as text."""
     run = result.run
-    history = [(t.number, t.params, t.values, t.user_attrs.get("result", {}).get("curve")) for t in result.study.trials]
+    history = [(t.number, t.params, t.values, t.intermediate_values) for t in result.study.trials]
     weights = {name: tensor.tolist() for name, tensor in sorted(result.best.net.weights.items())}
     return json.dumps([run["winner"]["trial"], run["winner"]["trace"], run["test"], run["front"], history, weights])
 
@@ -101,6 +108,23 @@ def test_what_comes_back(tmp_path: Path) -> None:
     assert run["winner"]["valid"]["error"] == best == run["best_so_far"][-1][1]
 
 
+def test_ctrl_c_while_all_is_put_away_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    former = module._workspace
+
+    @contextmanager
+    def pressed(folder: Any) -> Iterator[Path]:
+        with former(folder) as work:
+            yield work
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+
+    monkeypatch.setattr(module, "_workspace", pressed)
+    assert found().run["winner"]["trial"] is not None
+    with Interrupts() as interrupts:  # the caller's, such as the command line's
+        assert found(interrupts=interrupts).run["winner"]["trial"] is not None
+        assert interrupts.take()
+
+
 def test_without_a_folder_the_study_outlives_the_search() -> None:
     study = found(trials=2).study
     study.set_user_attr("seen", True)
@@ -140,7 +164,7 @@ def test_limits_are_never_exceeded(limit: Any, strategy: str) -> None:
     real = {"params": costs.params, "flops": costs.flops, "bytes": costs.param_bytes + costs.buffer_bytes,
             "memory": costs.peak_bytes}  # fmt: skip
     assert limits and all(real[name] <= most for name, most in limits.items())
-    tried = [t for t in result.study.trials if "curve" in t.user_attrs.get("result", {})]
+    tried = [t for t in result.study.trials if "seconds" in t.user_attrs.get("result", {})]
     assert len(tried) == 5
     for trial in tried:
         assert all(trial.user_attrs["costs"][name] <= most for name, most in limits.items())
@@ -195,6 +219,41 @@ def test_several_objectives_give_one_front() -> None:
     assert {e["trial"] for e in run["front"]} == values.keys() - dominated
     best = min(values.values(), key=lambda v: v[1])[1]
     assert values[run["winner"]["trial"]][1] == best  # compared by the first metric
+
+
+def test_the_tools_of_optuna_read_the_ledger(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    run = found(objective="error", trials=6, storage=url, name="error").run
+    found(objective="error,params", trials=6, storage=url, name="error,params")
+    plots = optuna.visualization
+    alone, both = [optuna.load_study(study_name=name, storage=url) for name in ("error", "error,params")]
+    history = plots.plot_optimization_history(alone).data[0]
+    done = alone.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
+    assert list(history.x) == [t.number for t in done] and list(history.y) == [t.value for t in done]
+    curves = {tuple(d.y) for d in plots.plot_intermediate_values(alone).data}
+    assert curves == {tuple([v for _, v in curve]) for curve in run["curves"].values()} and len(done) <= len(curves)
+    named = plots.plot_pareto_front(both)
+    assert (named.layout.xaxis.title.text, named.layout.yaxis.title.text) == ("error", "params")
+    for study in (alone, both):
+        first = {"target": lambda trial: trial.values[0], "target_name": "error"}
+        for plot in (plots.plot_slice, plots.plot_parallel_coordinate, plots.plot_param_importances):
+            assert plot(study, **first).data
+        assert plots.plot_timeline(study).data
+    application = optuna_dashboard.wsgi(url)
+
+    def answer(path: str) -> Any:
+        environ: dict[str, Any] = {"PATH_INFO": path}
+        setup_testing_defaults(environ)
+        status: list[str] = []
+        body = b"".join(application(environ, lambda said, *_: status.append(said)))
+        assert status == ["200 OK"], body
+        return json.loads(body)
+
+    listed = {s["study_name"]: s["study_id"] for s in answer("/api/studies")["study_summaries"]}
+    assert set(listed) == {"error", "error,params"}
+    shown = answer(f"/api/studies/{listed['error,params']}")
+    assert shown["directions"] == ["minimize", "minimize"]
+    assert len(shown["trials"]) == len(both.trials)
 
 
 @pytest.mark.parametrize(
