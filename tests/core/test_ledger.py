@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import sqlite3
 import subprocess
 import sys
 import time
@@ -200,3 +201,12 @@ def test_a_session_is_alive_only_with_its_own_start_time():
     assert ledger._alive(session)
     assert not ledger._alive(session[:-1] + ("0" if session[-1] != "0" else "1"))
     assert not ledger._alive("")
+
+
+def test_a_transaction_does_not_wait_for_the_disk(tmp_path):
+    book = begun(tmp_path)
+    entered(book)
+    with sqlite3.connect(tmp_path / "study.db") as other:
+        assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert other.execute("select count(*) from trials").fetchone() == (1,)
+    assert book.study._storage._backend.engine.raw_connection().execute("PRAGMA synchronous").fetchone() == (1,)

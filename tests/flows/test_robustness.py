@@ -67,14 +67,14 @@ def test_killed_at_random_moments_and_resumed(tmp_path: Path) -> None:
         trials = len(before) + 30 if not late else len(study(tmp_path).trials) + 1
         begun = study(tmp_path) is not None
         argv = small("--trials", trials, "--workers", 0, *(["--resume"] if begun else []))
-        running = Running(tmp_path, *argv, steps=STEPS)
+        running, had = Running(tmp_path, *argv, steps=STEPS), len(before)
         if late:
             running.until(lambda running=running: "final training" in running.said())
             time.sleep(rng.uniform(0, 1.0))
         else:
             running.until(lambda running=running: BEGUN in running.said())
             if not early:
-                running.until(lambda had=len(before): rows(tmp_path) > had)
+                running.until(lambda had=had: rows(tmp_path) > had)
             time.sleep(rng.uniform(0, 2.0 if early else 0.2))
         running.kill()
         kills += 1
