@@ -11,8 +11,6 @@ import contextlib
 import json
 import os
 import selectors
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -20,6 +18,7 @@ from typing import Any
 
 from archwright.data.data import Data
 from archwright.errors import ArchwrightError
+from archwright.flows.forkserver import ForkServer, last_words
 from archwright.flows.interrupts import Interrupts
 from archwright.flows.jobs import Job, Result, Worker, failures
 
@@ -81,6 +80,7 @@ class Pool:
         self._selector = selectors.DefaultSelector()
         self._busy: dict[_Process, list[Job]] = {}  # the longer a process works, the earlier it stands
         self._why = ""
+        self._server = ForkServer()
         self._idle = [self._start() for _ in range(size)]
 
     def open(self, folder: str | os.PathLike[str], memory: int = 0) -> None:
@@ -91,7 +91,7 @@ class Pool:
             process.send(self._first)
 
     def _start(self) -> _Process:
-        process = _Process()
+        process = _Process(self._server)
         if self._first is not None:
             process.send(self._first)
         self._selector.register(process.output, selectors.EVENT_READ, process)
@@ -182,39 +182,42 @@ class Pool:
 
     def stop(self) -> None:
         """End the workers."""
+        self._server.stop()
         for process in [*self._busy, *self._idle]:
             self._selector.unregister(process.output)
-            process.kill()
             process.end()
         self._busy, self._idle = {}, []
         self._selector.close()
 
 
 class _Process:
-    """One worker process and the pipes to it."""
+    """One worker process and the pipes to it.
 
-    def __init__(self) -> None:
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    ready  whether it has taken the data
+    pid    its process, once it is ready
+    began  when it began with its job, on the monotonic clock
+    """
+
+    def __init__(self, server: ForkServer) -> None:
+        self._server = server
         # a file, since a pipe that nobody reads would stop a process that has much to say
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 closed by `end`
-        # it would be told to end by the terminal's Ctrl-C otherwise; its parent decides
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "archwright.flows.worker"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said,
-            env={**os.environ, **threads, "PYTHONWARNINGS": "ignore"}, start_new_session=True,
-        )  # fmt: skip
-        assert self._process.stdout is not None
-        self.output = self._process.stdout
-        os.set_blocking(self.output.fileno(), False)
+        its_input, mine = os.pipe()
+        self._input = os.fdopen(mine, "wb")
+        mine, its_output = os.pipe()
+        self.output = os.fdopen(mine, "rb")
+        os.set_blocking(mine, False)
+        self._number = server.fork((its_input, its_output, self._said.fileno()))
+        os.close(its_input)
+        os.close(its_output)
         self._rest = b""
-        self.ready = False
+        self.ready, self.pid = False, 0
         self.began = 0.0
 
     def send(self, line: Mapping[str, Any]) -> None:
-        assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps(dict(line)).encode() + b"\n")
-            self._process.stdin.flush()
+            self._input.write(json.dumps(dict(line)).encode() + b"\n")
+            self._input.flush()
         except BrokenPipeError:
             pass  # it died: `wait` finds the end of its output
 
@@ -225,23 +228,24 @@ class _Process:
             return None
         *lines, self._rest = (self._rest + (data or b"")).split(b"\n")
         found = [json.loads(line) for line in lines if line.strip()]
-        self.ready = self.ready or any("ready" in line for line in found)
+        for line in found:
+            if "ready" in line:
+                self.ready, self.pid = True, line["ready"]
         return found
 
     def kill(self) -> None:
-        self._process.kill()
+        self._server.kill(self._number)
 
     def end(self) -> str:
         """Close the pipes; why the process ended."""
-        code = self._process.wait()
-        self._said.seek(max(0, self._said.seek(0, os.SEEK_END) - 4096))
-        last = self._said.read().decode(errors="replace").strip().rpartition("\n")[2]
-        for pipe in (self._process.stdin, self._process.stdout, self._said):
+        code = self._server.code(self._number)
+        last = last_words(self._said.fileno()) or self._server.said()
+        for pipe in (self._input, self.output, self._said):
             with contextlib.suppress(BrokenPipeError):
-                pipe.close()  # type: ignore[union-attr]
+                pipe.close()
         if code == -9:
             return "its process was killed (out of memory?)"
-        return f"its process ended with code {code}{': ' + last[:200] if last else ''}"
+        return f"its process ended with code {code}{': ' + last if last else ''}"
 
 
 def memory_for_each(size: int) -> int:

@@ -1,11 +1,9 @@
 """A worker process: reads jobs as JSON lines from its input, writes results as JSON lines to its output.
 
-    python -m archwright.flows.worker
-
 The first line, {"data": folder, "memory": bytes}, says where the data are stored (`archwright.data.store`) and how much
 may be allocated from then on (0: no limit). A worker uses one thread unless a job allows more. A candidate that
-allocates too much, or crashes the process, takes nothing else with it. Ctrl-C is left to the process that started it;
-the worker ends when its input does, and in the middle of a job soon after that process is gone.
+allocates too much, or crashes the process, takes nothing else with it. Ctrl-C is left to the process that searches;
+the worker ends when its input does, and in the middle of a job soon after its parent (`archwright.flows.forkserver`).
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import signal
 import sys
 import threading
 import time
@@ -23,22 +20,28 @@ ORPHANED = 0.5
 """Seconds between looks at whether the parent still lives."""
 
 
-def main() -> None:
-    """Work until the input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
-    # what libraries print must not get between the results
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    gc.disable()  # a fifth of what imports take would be spent on looking for garbage among them
-    import torch
-
+def prepare() -> None:
+    """Import what jobs need. All that is alive then is left alone by the garbage collector, which is off until `work`:
+    a fifth of the time would be spent on looking for garbage among imports, and forks share what nobody touches."""
+    gc.disable()
     from archwright import ops
-    from archwright.data.store import stored
-    from archwright.flows.jobs import Worker
+    from archwright.flows import jobs  # noqa: F401
 
     ops.table()  # reads the files of all ops: now, and not in the time of the first job
     gc.freeze()
+
+
+def work(parent: int) -> None:
+    """Do jobs until the input ends. Needs `prepare`, in this process or in the parent."""
+    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    # what libraries print must not get between the results
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    import torch
+
+    from archwright.data.store import stored
+    from archwright.flows.jobs import Worker
+
     gc.enable()
     torch.set_num_threads(1)
     lines: SimpleQueue[str] = SimpleQueue()
@@ -81,7 +84,3 @@ def _limit(memory: int) -> None:
     with open("/proc/self/statm") as file:
         now = int(file.read().split()[5]) * resource.getpagesize()  # data and stack
     resource.setrlimit(resource.RLIMIT_DATA, (now + memory, now + memory))
-
-
-if __name__ == "__main__":
-    main()

@@ -77,9 +77,9 @@ class Running:
             time.sleep(0.01)
         raise TimeoutError(self.said())
 
-    def children(self) -> list[int]:
-        """Processes whose parent it is."""
-        return children(self.pid)
+    def workers(self) -> list[int]:
+        """Its worker processes: those that its fork server has forked."""
+        return [pid for server in children(self.pid) for pid in children(server)]
 
 
 def children(pid: int) -> list[int]:

@@ -83,7 +83,7 @@ def test_what_a_worker_survives_and_what_not(pool: Pool) -> None:
     pool.send(job(wide=20_000))  # 16 rows of 1.6 GB
     (_, found), = waited(pool)
     assert found[0]["state"] == "failed" and found[0]["reason"].startswith("out of memory"), found
-    process, = [p._process for p in pool._idle]
+    process, = pool._idle
     pool.send(job(1, steps=10**7))
     time.sleep(0.5)
     os.kill(process.pid, signal.SIGKILL)
@@ -117,7 +117,7 @@ def test_a_second_job_outlives_the_process(pool: Pool) -> None:
     pool.send(job(1, steps=10**7))
     pool.send(job(2))
     process, = list(pool._busy)
-    os.kill(process._process.pid, signal.SIGKILL)
+    os.kill(process.pid, signal.SIGKILL)
     (_, found), = waited(pool)
     assert found[0]["number"] == 1 and "was killed" in found[0]["reason"]
     (_, found), = waited(pool)
@@ -140,14 +140,53 @@ def test_jobs_are_abandoned(data: Data, pool: Pool) -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_nothing_is_left_running(folder: Path) -> None:
+@pytest.mark.parametrize("begun", [False, True])
+def test_nothing_is_left_running(folder: Path, begun: bool) -> None:
     before = set(children(os.getpid()))
     pool = Pool(2)
     pool.open(folder)
-    assert len(set(children(os.getpid())) - before) == 2
-    pool.send(job(steps=10**7))
+    for _ in range(2):
+        pool.send(job(steps=10**7))
+    server, = set(children(os.getpid())) - before
+    if begun:
+        end = time.monotonic() + 60
+        while len(children(server)) < 2 and time.monotonic() < end:
+            time.sleep(0.05)
+    workers = children(server)
+    assert len(workers) == 2 * begun
     pool.stop()
     assert set(children(os.getpid())) <= before
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_the_server_is_replaced(pool: Pool) -> None:
+    """It may be the one that the system kills when memory is short: its workers end with it."""
+    pool.send(job(0))
+    waited(pool)
+    pool.send(job(1, steps=10**7))
+    worker, = [process.pid for process in pool._busy]
+    os.kill(pool._server._process.pid, signal.SIGKILL)
+    (_, found), = waited(pool)
+    assert found[0]["state"] == "failed" and "was killed" in found[0]["reason"]
+    pool.send(job(2))
+    assert waited(pool)[0][1][0]["state"] == "complete"
+    assert not Path(f"/proc/{worker}").exists()
+
+
+def test_a_worker_cannot_import(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    pool = Pool(1)
+    pool.open(tmp_path)
+    try:
+        pool.send(job())
+        (_, found), = waited(pool)
+        assert found[0]["state"] == "failed" and found[0]["reason"].endswith("ImportError: no torch here")
+        with pytest.raises(ArchwrightError, match="no torch here"):
+            pool.send(job())
+    finally:
+        pool.stop()
 
 
 def test_workers_that_cannot_start(tmp_path: Path) -> None:
@@ -169,9 +208,12 @@ def test_the_last_words_of_a_worker_are_the_reason(folder: Path) -> None:
     pool = Pool(1)
     pool.open(folder)
     try:
+        pool.send(job())
+        waited(pool)
         process = pool._idle[0]
         process._said.write(b"x" * 300_000 + b"\nlast words\n")
-        os.kill(process._process.pid, signal.SIGTERM)
+        process._said.flush()
+        os.kill(process.pid, signal.SIGTERM)
         pool.send(job())
         assert "last words" in waited(pool)[0][1][0]["reason"]
     finally:

@@ -100,8 +100,8 @@ def test_killed_at_random_moments_and_resumed(tmp_path: Path) -> None:
 
 def test_workers_end_with_their_parent_in_the_middle_of_a_job(tmp_path: Path) -> None:
     running = Running(tmp_path, *small("--trials", 8, "--workers", 2), steps=ENDLESS)
-    running.until(lambda: len(running.children()) == 2)
-    workers = running.children()
+    running.until(lambda: len(running.workers()) == 2)
+    workers = running.workers()
     running.until(lambda: (found := study(tmp_path)) is not None and len(found.trials) >= 2)
     time.sleep(2)  # they have begun
     assert all(Path(f"/proc/{pid}").exists() for pid in workers)
@@ -182,7 +182,7 @@ def test_ctrl_c(tmp_path: Path, moment: Any) -> None:
 def test_ctrl_c_with_workers_and_twice(tmp_path: Path, again: str) -> None:
     running = Running(tmp_path, *small("--trials", 5000, "--workers", 2), steps=STEPS)
     running.until(lambda: rows(tmp_path) >= 3)
-    workers = running.children()
+    workers = running.workers()
     running.send(signal.SIGINT)
     if again == "soon":
         time.sleep(0.3)
