@@ -145,7 +145,7 @@ def _numbers(choose: Choose, g: Editor, x: str, entries: Sequence[str]) -> str:
             g, x,
             frequencies=choose.one_of("periodic.frequencies", FREQUENCIES),
             out=choose.one_of("periodic.width", PERIODIC_WIDTHS),
-            sigma=choose.one_of("periodic.sigma", (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)),
+            sigma=choose.one_of("periodic.sigma", (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)),
             lite=choose.one_of("periodic.lite", (True, False)),
             plain=True,
         )  # fmt: skip
@@ -240,7 +240,9 @@ _BETS: Sequence[tuple[int, Mapping[str, Any]]] = (
     (8, {"numbers": "plain", "width": 32, "dropout": 0.3, "train.weight_decay": 0.1, "train.batch": 32}),
     # many rows
     (4, {"width": 256, "train.batch": 256, "train.length": 1.0}),
-    (8, {**_TWO, "periodic.sigma": 1.0}),
+    # steep steps, such as those of prices on a map: high frequencies, and a map of its own for each column
+    (8, {**_TWO, "periodic.sigma": 1.0, "periodic.lite": False}),
+    (8, {**_TWO, "periodic.sigma": 2.0, "periodic.lite": False, "train.batch": 128, "train.lr": 2e-2}),
     # many columns that mean something only together, such as the pixels of an image
     (4, {**_TWO, "numbers": "plain", "width": 128, "norm": "batch", "dropout": 0.3, "train.lr": 5e-3}),
     (8, {**_TWO, "numbers": "fourier", "fourier.features": 64, "fourier.sigma": 0.1, "norm": "batch"}),

@@ -115,7 +115,7 @@ def test_a_choice_too_many_is_an_error():
 @SPECS
 def test_known_traces_are_of_the_space(spec):
     known = module.known(spec)
-    assert 8 <= len(known) <= 12
+    assert 8 <= len(known) <= 13
     rows = np.arange(2000)  # enough for every batch size in use
     splits = {"train": rows, "valid": rows[:0], "test": rows[:0]}
     data = Data((np.zeros((2000, 1), np.float32),), rows % 2, "classification", splits)
