@@ -95,6 +95,14 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def alive(pid: int) -> bool:
+    """Whether a process runs, and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def _main(folder: str, argv: list[str], steps: int | None, full: str) -> None:
     os.chdir(folder)
     for name, number in (("stdout.txt", 1), ("stderr.txt", 2)):

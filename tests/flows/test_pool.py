@@ -23,7 +23,7 @@ from archwright.flows.interrupts import Interrupts
 from archwright.flows.jobs import Job
 from archwright.flows.pool import STOPPED, Done, Here, Pool, memory_for_each
 from archwright.kit.settings import Settings
-from tests.flows.process import children
+from tests.flows.process import alive, children
 
 
 def job(number: int = 0, *, steps: int = 12, wide: int = 0, **more: Any) -> Job:
@@ -156,7 +156,7 @@ def test_nothing_is_left_running(folder: Path, begun: bool) -> None:
     assert len(workers) == 2 * begun
     pool.stop()
     assert set(children(os.getpid())) <= before
-    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    assert not any(alive(pid) for pid in workers)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -171,7 +171,7 @@ def test_the_server_is_replaced(pool: Pool) -> None:
     assert found[0]["state"] == "failed" and "was killed" in found[0]["reason"]
     pool.send(job(2))
     assert waited(pool)[0][1][0]["state"] == "complete"
-    assert not Path(f"/proc/{worker}").exists()
+    assert not alive(worker)
 
 
 def test_a_worker_cannot_import(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from archwright.flows.bundle import Bundle
 from tests.flows.conftest import SMALL
-from tests.flows.process import BEGUN, Running
+from tests.flows.process import BEGUN, Running, alive
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
@@ -110,14 +110,6 @@ def test_workers_end_with_their_parent_in_the_middle_of_a_job(tmp_path: Path) ->
     while any(alive(pid) for pid in workers):
         assert time.monotonic() < end, "a worker outlived its parent"
         time.sleep(0.1)
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs, and is no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def test_a_killed_search_goes_on_within_its_budget(tmp_path: Path) -> None:
