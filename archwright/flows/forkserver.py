@@ -95,8 +95,8 @@ class ForkServer:
     def stop(self) -> None:
         """End the server and its workers."""
         self._process.terminate()
-        code = self._process.wait()
         self._line.close()
+        code = self._process.wait()
         self._last = self.said()
         self._said.close()
         self._codes.update(dict.fromkeys(self._alive, code))
@@ -112,18 +112,25 @@ def last_words(file: int) -> str:
 
 # ---------------------------------------------------------------------------------------------------- the far end
 def serve(line: socket.socket) -> None:
-    """Fork and kill workers, and tell of those that have ended, until the line or the parent ends."""
+    """Fork and kill workers, and tell of those that have ended, until the line or the parent ends, or SIGTERM comes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent, here = os.getppid(), os.getpid()
+    told_to_end = False
+
+    def end(*_: object) -> None:
+        # noted, not raised: an exception would be lost if the signal came amid the hooks that Python runs around a fork
+        nonlocal told_to_end
+        told_to_end = True
+
     worker.prepare()
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    signal.signal(signal.SIGTERM, end)
     pids: dict[int, int] = {}
     try:
-        while os.getppid() == parent:
+        while not told_to_end and os.getppid() == parent:
             ready = select.select([line.fileno(), woken], [], [], worker.ORPHANED)[0]
             if woken in ready:
                 os.read(woken, 4096)
@@ -174,6 +181,6 @@ def _become_worker(parent: int, files: Sequence[int], others: Sequence[int]) -> 
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(SystemExit):
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # nobody listens any more
         serve(socket.socket(fileno=int(sys.argv[1])))
     os._exit(0)  # at once: there is nothing to put away
