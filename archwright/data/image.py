@@ -11,6 +11,7 @@ import numpy as np
 
 from archwright.data import folders, pixels
 from archwright.data.data import Array, Data, Task
+from archwright.data.moments import moments
 from archwright.data.recipe import ImageRecipe, Target
 from archwright.data.splits import divide, numbered
 from archwright.data.store import gather
@@ -91,26 +92,15 @@ def first(x: Array) -> Array:
         x = x.transpose(0, 3, 1, 2)
     if x.dtype.kind in "iu" and x.dtype != np.uint8 and x.size and x.min() >= 0 and x.max() <= 255:
         return x.astype(np.uint8)
-    return x if x.dtype == np.uint8 else x.astype(np.float32)
+    return x if x.dtype == np.uint8 else pixels.known(x)
 
 
 def fit(x: Array, train: Array, target: Target) -> ImageRecipe:
     """The recipe of images [n, C, H, W]: mean and deviation of each channel over (some of) the train split."""
-    some = train[np.unique(np.linspace(0, len(train) - 1, min(10 * LOOKED_AT, len(train))).astype(int))]
-    total = square = 0.0
-    count = np.zeros(x.shape[1])
-    for start in range(0, len(some), folders.BATCH):
-        part = x[some[start : start + folders.BATCH]].astype(np.float64)
-        there = np.isfinite(part)
-        part = np.where(there, part, 0)
-        total, square = total + part.sum((0, 2, 3)), square + (part**2).sum((0, 2, 3))
-        count += there.sum((0, 2, 3))
-    mean = total / np.maximum(count, 1)
-    deviation = np.sqrt(np.maximum(square / np.maximum(count, 1) - mean**2, 0))
-    deviation = np.where(deviation > 1e-6 * (1e-6 + np.abs(mean)), deviation, 1.0)
+    mean, deviation = moments(x, train, 10 * LOOKED_AT)
     dtype = "uint8" if x.dtype == np.uint8 else "float32"
     return ImageRecipe(
-        target, x.shape[1], (int(x.shape[2]), int(x.shape[3])), tuple(mean.tolist()), tuple(deviation.tolist()), dtype
+        target, x.shape[1], (int(x.shape[2]), int(x.shape[3])), mean, deviation, dtype
     )
 
 

@@ -104,7 +104,7 @@ def first(image: Array, channels: int) -> Array:
 def stack(raw: Any, channels: int, size: tuple[int, int], dtype: str) -> Array:
     """[n, channels, height, width] of an array of images, or of a list of images of any size."""
     if isinstance(raw, np.ndarray) and raw.ndim == 4 and raw.shape[1:] == (channels, *size):
-        return raw if raw.dtype == dtype else _cast(raw, dtype)
+        return raw if raw.dtype == dtype == np.uint8 else _cast(raw, dtype)
     if isinstance(raw, np.ndarray) and raw.ndim not in (3, 4):
         raise DataError(f"got images of shape {raw.shape}, expected [n, H, W], [n, H, W, C] or [n, C, H, W]")
     found = np.empty((len(raw), channels, *size), dtype)
@@ -116,4 +116,11 @@ def stack(raw: Any, channels: int, size: tuple[int, int], dtype: str) -> Array:
 def _cast(image: Array, dtype: str) -> Array:
     if dtype == "uint8" and image.dtype != np.uint8:
         return np.nan_to_num(image).round().clip(0, 255).astype(np.uint8)
-    return image.astype(dtype)
+    return image if dtype == "uint8" else known(image)
+
+
+def known(image: Array) -> Array:
+    """The numbers as float32, NaN for those that are not finite. As it is where that holds already."""
+    found = image.astype(np.float32, copy=False)
+    finite = np.isfinite(found)
+    return found if finite.all() else np.where(finite, found, np.float32(np.nan))

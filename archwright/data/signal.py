@@ -12,6 +12,7 @@ import numpy as np
 
 from archwright.data import folders, sound
 from archwright.data.data import Array, Data, Task
+from archwright.data.moments import moments
 from archwright.data.recipe import SignalRecipe
 from archwright.data.splits import divide, numbered
 from archwright.data.store import gather
@@ -111,7 +112,7 @@ def _finish(
         codes, what.task, np.random.default_rng(seed), valid=valid, test=test, given=given, groups=groups
     )
     what, encoded = scaled_target(what, codes, split["train"])
-    mean, deviation = _statistics(x, split["train"])
+    mean, deviation = moments(x, split["train"], LOOKED_AT)
     recipe = dataclasses.replace(recipe, target=what, mean=mean, deviation=deviation)
     batches = (recipe.scale((x[start : start + folders.BATCH],)) for start in range(0, len(x), folders.BATCH))
     inputs = gather(batches, len(x), home)
@@ -120,18 +121,6 @@ def _finish(
         "target": what.name,
     }  # fmt: skip
     return Data(inputs, encoded, what.task, split, "signal", what.classes, name, meta, groups=numbered(groups))
-
-
-def _statistics(x: Array, train: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    some = train[np.unique(np.linspace(0, len(train) - 1, min(LOOKED_AT, len(train))).astype(int))]
-    part = x[some].astype(np.float64)
-    there = np.isfinite(part)
-    count = np.maximum(there.sum((0, 2)), 1)
-    mean = np.where(there, part, 0).sum((0, 2)) / count
-    centred = np.where(there, part - mean[:, None], 0)
-    deviation = np.sqrt((centred**2).sum((0, 2)) / count)
-    deviation = np.where(deviation > 1e-7 * (1e-6 + np.abs(mean)), deviation, 1.0)
-    return tuple(mean.tolist()), tuple(deviation.tolist())
 
 
 def raw_folder(folder: Path, recipe: SignalRecipe) -> tuple[list[Array], list[str]]:

@@ -24,6 +24,8 @@ from archwright.errors import DataError, MissingExtra
 
 SILENT = 1e-20
 """The power of a band below which nothing was recorded: one step of 24 bits is 1e-14."""
+HEAD = 44
+"""Bytes of a WAV file before its samples, at least."""
 SUFFIXES = (".wav", ".wave", ".flac", ".ogg", ".aiff", ".aif")
 
 
@@ -38,7 +40,7 @@ def read(path: str | os.PathLike[str], rate: int | None = None) -> tuple[Array, 
             raw = file.readframes(file.getnframes())
         samples = _pcm(raw, width, channels)
     except (wave.Error, EOFError, OSError) as error:
-        if os.path.isfile(path) and os.path.getsize(path) > 44:  # a WAV file's head
+        if os.path.isfile(path) and os.path.getsize(path) > HEAD:
             samples, old = _soundfile(path)
         else:
             raise DataError(f"{os.fspath(path)} cannot be read as WAV: {str(error) or 'it ends early'}") from None
@@ -53,7 +55,9 @@ def measure(path: str | os.PathLike[str]) -> tuple[int, int]:
     """(samples, rate in Hz) of a file: from its head, where it is PCM. Raises `DataError` for what is no sound."""
     try:
         with wave.open(os.fspath(path), "rb") as file:
-            return file.getnframes(), file.getframerate()
+            # what was written through a pipe says that it never ends: no more can be there than the file holds
+            most = (os.path.getsize(path) - HEAD) // (file.getnchannels() * file.getsampwidth())
+            return min(file.getnframes(), most), file.getframerate()
     except (wave.Error, EOFError, OSError):
         samples, rate = read(path)
         return len(samples), rate

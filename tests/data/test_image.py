@@ -153,3 +153,13 @@ def test_what_is_no_folder_of_images_is_said(tmp_path, make, message):
 def test_what_is_wrong_with_arrays_is_said(x, y, message):
     with pytest.raises(DataError, match=message):
         open_data((x, y), kind="image")
+
+
+def test_infinite_pixels_are_unknown_ones():
+    x = np.random.default_rng(0).normal(size=(40, 6, 6)).astype(np.float32)
+    x[0, 0, 0], x[1, 2, 3], x[2, 1, 1] = np.inf, -np.inf, np.nan
+    data = open_data((x, np.arange(40) % 2))
+    assert all(np.isfinite(a).all() and np.abs(a).max() < 10 for a in data.inputs)
+    recipe = recipe_from(data.meta["recipe"])
+    np.testing.assert_array_equal(recipe.apply(x)[0], data.inputs[0])
+    assert np.isnan(recipe.encode(x)[0][[0, 1, 2], 0, [0, 2, 1], [0, 3, 1]]).all()
