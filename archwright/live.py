@@ -25,17 +25,6 @@ PLAIN_EVERY = 10.0
 """Seconds between lines where standard error is no terminal."""
 
 
-def process_start() -> float:
-    """When this process began, on the monotonic clock: what was spent on imports counts too."""
-    try:
-        with open("/proc/self/stat") as file:
-            ticks = int(file.read().rpartition(")")[2].split()[19])
-        began = ticks / os.sysconf("SC_CLK_TCK")
-        return time.monotonic() - max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - began)
-    except (OSError, ValueError, IndexError, AttributeError):
-        return time.monotonic()
-
-
 def command() -> str:
     """The command line as it was typed."""
     return shlex.join(["archwright", *sys.argv[1:]])
@@ -128,9 +117,10 @@ def summary(run: Mapping[str, Any], folder: Path) -> None:
     if members:
         told = ", ".join([f"{m['trial']}" + (f" ({m['copies']} times)" if m["copies"] > 1 else "") for m in members])
         console.print(f"winner: the mean of {sum([m['copies'] for m in members])} networks, of trials {told}")
+    took = f", {number(cost['latency_s'], 's')} a sample" if cost["latency_s"] is not None else ""
     console.print(
         f"winner: {number(cost['params'], '1')} parameters, {number(cost['flops'], 'FLOP')},"
-        f" {number(cost['bytes'], 'B')}, {number(cost['latency_s'], 's')} a sample", markup=False,
+        f" {number(cost['bytes'], 'B')}{took}", markup=False,
     )  # fmt: skip
     units = {o["name"]: o["unit"] for o in objectives} | {
         "error": "share" if run["data"]["task"] == "classification" else "target units"
@@ -168,5 +158,5 @@ def write(path: Path, text: str) -> None:
 
 def clean(work: Path) -> None:
     """Remove what only a search under way needs; the ledger and the trained nets stay."""
-    for name in ("data", "opened", "final"):
+    for name in ("data", "opened", "start", "final"):
         shutil.rmtree(work / name, ignore_errors=True)

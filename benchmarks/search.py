@@ -455,9 +455,9 @@ def proposing(trials: int) -> list[float]:
     def short(*given: Any) -> plans.Plan:
         return dataclasses.replace(plans.plan(*given), samples=1, folds=0, siblings=1)
 
-    def timed(self: Any, most: int) -> Any:
+    def timed(self: Any, *given: Any, **more: Any) -> Any:
         start = time.perf_counter()
-        found = propose(self, most)
+        found = propose(self, *given, **more)
         took.append(time.perf_counter() - start)
         return found
 
@@ -465,7 +465,8 @@ def proposing(trials: int) -> list[float]:
         if job.get("final"):
             return work(self, job)
         made = {"state": "complete", "reason": "", "curve": [], "seconds": 0.01, "steps": 20, "loss": 0.5}
-        return [{**made, "number": c["number"], "value": rng.random()} for c in job["candidates"]]
+        (name,) = job["metrics"]
+        return [{**made, "number": c["number"], "values": {name: rng.random()}} for c in job["candidates"]]
 
     patches = [(flow, "plan", short), (proposals.Proposals, "next", timed), (jobs.Worker, "run", drawn)]
     with ExitStack() as stack:

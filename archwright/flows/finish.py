@@ -13,7 +13,7 @@ import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,10 +23,11 @@ import torch
 from archwright.core.records import Trial
 from archwright.data.data import Data
 from archwright.data.recipe import recipe_from
-from archwright.errors import ArchwrightError
+from archwright.errors import ArchwrightError, EmitError
 from archwright.flows.bundle import Bundle
-from archwright.flows.objectives import costs, over
-from archwright.flows.team import Team, seconds_of
+from archwright.flows.objectives import costs
+from archwright.flows.pool import STOPPED
+from archwright.flows.team import Team, mean_of, outputs_of, seconds_of
 from archwright.kit.ensemble import ensemble
 from archwright.kit.latency import latency
 from archwright.kit.metrics import metric, probabilities
@@ -52,8 +53,12 @@ POINTS = 2000
 ENOUGH = 0.75
 """The last training counts if it had at least this share of the steps that the trial had."""
 
-LOOKED = 16
-"""Nets that the loop trained, which are looked at for one that keeps to the limits where the winner does not."""
+LOOKED = 4
+"""Nets that the loop trained, the best and as many of the fastest, which are looked at for one that keeps to a limit of
+the latency where the winner does not."""
+
+AGAIN = 1.25
+"""A latency that is over its limit by less than this factor is measured again, twice: other work may have disturbed."""
 
 BINS = 10
 """Of the calibration of probabilities."""
@@ -63,22 +68,18 @@ def finish(loop: Loop, pool: Pool | Here, *, interrupted: bool, command: str) ->
     """The winner as a bundle, with the record of the run. Raises `ArchwrightError` if nothing could be trained."""
     loop.show("final training")
     try:
-        net, winner = _winner(loop, pool, interrupted)
+        net, winner, cost = _winner(loop, pool, interrupted)
     except KeyboardInterrupt:  # no more training: what the loop trained is taken
         interrupted = loop.interrupts.take() or True
-        net, winner = _winner(loop, pool, interrupted)
+        net, winner, cost = _winner(loop, pool, interrupted)
     ask = loop.ask
     data = ask.data
-    recipe = recipe_from(data.meta["recipe"])
     outputs = predict(net, data, "test")
-    run = {
-        **about(loop, command, interrupted), "winner": winner,
-        **_tested(loop, outputs), "cost": _cost(net, recipe, interrupted),
-    }  # fmt: skip
+    run = {**about(loop, command, interrupted), "winner": winner, **_tested(loop, outputs), "cost": cost}
     run["seconds"] = ask.at
     loop.book.spend(ask.spent)
     loop.show("done")
-    return Bundle(net, recipe, run)
+    return Bundle(net, recipe_from(data.meta["recipe"]), run)
 
 
 # ------------------------------------------------------------------------------------------------ the last training
@@ -92,8 +93,12 @@ class Member(NamedTuple):
     final: bool
 
 
-def _winner(loop: Loop, pool: Pool | Here, interrupted: bool) -> tuple[Net, dict[str, Any]]:
-    """The net, and what is recorded of it."""
+Winner = tuple[Net, dict[str, Any], dict[str, Any]]
+"""The net, what is recorded of it, and what it costs."""
+
+
+def _winner(loop: Loop, pool: Pool | Here, interrupted: bool) -> Winner:
+    """What is delivered. Raises `ArchwrightError` if nothing is there that keeps to the limits."""
     ranked = loop.within()
     if not ranked:
         if interrupted:
@@ -108,14 +113,20 @@ def _winner(loop: Loop, pool: Pool | Here, interrupted: bool) -> tuple[Net, dict
         members = [m for trial in ranked[:3] for m in _trained(loop, pool, [(trial, 1, None)])][:1]
     if not members:
         raise ArchwrightError("the last training failed for each of the best candidates: search again, for longer")
-    while len(members) > 1 and not _keeps(loop, ensemble([m.net for m in members], loop.ask.data.task)):
-        members.pop()
-    net = ensemble([m.net for m in members], loop.ask.data.task)
-    if not _keeps(loop, net):  # its latency, which was measured below the limit once
-        for one in [m for trial in ranked[:LOOKED] if (m := _kept(loop, trial)) is not None]:
-            if _keeps(loop, one.net):
-                return one.net, _record(loop, [one])
-    return net, _record(loop, members)
+    while True:
+        net = ensemble([m.net for m in members], loop.ask.data.task)
+        cost, excess = _cost(loop, net, interrupted)
+        if excess <= 1:
+            return net, _record(loop, members), cost
+        if len(members) == 1:
+            break
+        members = members[: max(1, min(len(members) - 1, int(len(members) / excess)))]
+    fastest = sorted(ranked, key=lambda t: t.extra.get("costs", {}).get("latency", math.inf))
+    for trial in {t.number: t for t in [*ranked[:LOOKED], *fastest[:LOOKED]]}.values():
+        one = _kept(loop, trial)
+        if one is not None and (found := _cost(loop, one.net, interrupted))[1] <= 1:
+            return one.net, _record(loop, [one]), found[0]
+    raise _too_slow(loop, cost)
 
 
 def _members(loop: Loop, pool: Pool | Here, team: Team, interrupted: bool) -> list[Member]:
@@ -140,16 +151,19 @@ def _kept(loop: Loop, trial: Trial) -> Member | None:
     return Member(trial, load(folder), trial.extra["seconds"], trial.extra["steps"], final=False)
 
 
-def _untried(loop: Loop, pool: Pool | Here) -> tuple[Net, dict[str, Any]]:
+def _untried(loop: Loop, pool: Pool | Here) -> Winner:
     """No candidate was finished: the first that keeps to the limits is trained for what is left."""
     failed = [t.extra.get("reason", "") for t in loop.book.trials() if t.extra.get("state") == "fail"]
     for _ in range(3):
-        for one in loop.proposals.next(1):
+        for one in loop.proposals.next(1, stopped=lambda: loop.interrupts.asked):
             for member in _trained(loop, pool, [(Trial(-1, one.trace), 1, None)]):
+                cost, excess = _cost(loop, member.net, quick=True)
+                if excess > 1:
+                    raise _too_slow(loop, cost)
                 training = _training(loop, member)
                 return member.net, {
                     "trial": None, "trace": dict(one.trace), "key": one.graph.key(), "valid": {}, **training,
-                }  # fmt: skip
+                }, cost  # fmt: skip
     why = f": {failed[-1]}" if failed else ""
     raise ArchwrightError(f"none of the {len(failed)} candidates could be trained{why}")
 
@@ -170,7 +184,7 @@ def _trained(loop: Loop, pool: Pool | Here, wanted: Sequence[tuple[Trial, int, f
     end = math.inf if total is None else time.monotonic() + 1.05 * max(0.3, total) + 5
     threads = max(1, pool.size) if total is not None and len(waiting) == 1 else None
     while (waiting or sent) and time.monotonic() < end:
-        while waiting and pool.free:
+        while waiting and (pool.free or not sent):  # without a worker at all, sending says why
             trial, copies, takes = waiting[0]
             left = _time_left(loop)
             if left is not None:
@@ -198,11 +212,39 @@ def _trained(loop: Loop, pool: Pool | Here, wanted: Sequence[tuple[Trial, int, f
     return [one for trial, *_ in wanted for one in found.get(trial.number, [])]
 
 
-def _keeps(loop: Loop, net: Net) -> bool:
-    """Whether the net keeps to the limits. A latency is measured up to three times: other work may disturb it."""
-    limit = loop.ask.limits
-    recipe = recipe_from(loop.ask.data.meta["recipe"])
-    return any(over(costs(net.graph, list(limit), recipe, net), limit) is None for _ in range(3))
+def _cost(loop: Loop, net: Net, quick: bool) -> tuple[dict[str, Any], float]:
+    """What the delivered network costs for one sample; and the greatest share of a limit that it takes, 1 at most if it
+    keeps to all. The latency is that of model.onnx, raw inputs included; None for a net that has no form in ONNX."""
+    known, limits = net.cost(), loop.ask.limits
+    found: dict[str, Any] = {
+        "params": known.params, "flops": known.flops, "bytes": known.param_bytes + known.buffer_bytes,
+        "activation_bytes": known.peak_bytes, "traffic_bytes": known.traffic_bytes,
+        "latency_s": None, "latency_runs": 0,
+    }  # fmt: skip
+    exact = costs(net.graph, [name for name in limits if name != "latency"])
+    excess = max([value / limits[name] for name, value in exact.items()], default=0.0)
+    whole = with_recipe(net, recipe_from(loop.ask.data.meta["recipe"]))
+    most = limits.get("latency", math.inf)
+    for _ in range(3):
+        try:
+            measured = latency(whole, seconds=0.1 if quick else 0.3)
+        except EmitError:
+            return found, math.inf if "latency" in limits else excess
+        if found["latency_s"] is None or measured.seconds < found["latency_s"]:
+            found |= {"latency_s": measured.seconds, "latency_runs": measured.runs}
+        if found["latency_s"] <= most or measured.seconds > AGAIN * most:
+            break
+    return found, max(excess, found["latency_s"] / most)
+
+
+def _too_slow(loop: Loop, cost: Mapping[str, Any]) -> ArchwrightError:
+    """Why nothing is delivered: what keeps to exact limits before its training does so after it."""
+    took = "cannot be measured" if cost["latency_s"] is None else f"takes {cost['latency_s']:.3g} s"
+    most = loop.ask.limits.get("latency", math.inf)
+    return ArchwrightError(
+        f"no trained network keeps to the latency of {most:.3g} s when it is measured again (the winner {took}):"
+        " resume the search on an idle machine, or begin one that allows more"
+    )
 
 
 def _curve(trial: Trial) -> list[list[float]]:
@@ -213,20 +255,34 @@ def _curve(trial: Trial) -> list[list[float]]:
 
 def _record(loop: Loop, members: Sequence[Member]) -> dict[str, Any]:
     """The best trial among the members; and all of them, if they are several."""
-    first, name = members[0], loop.ask.metric.name
+    first = members[0]
     trial = first.trial
     found = {
         "trial": trial.number, "trace": dict(trial.trace), "key": trial.extra.get("key"),
-        "valid": {name: loop.ask.value(trial)}, "curve": _curve(trial), **_training(loop, first),
+        "valid": _together(loop, members) or _alone(loop, trial), "curve": _curve(trial), **_training(loop, first),
     }  # fmt: skip
     if len(members) > 1:
         found["training"]["networks"] = len(members)
         copies = Counter(m.trial.number for m in members)
         found["members"] = [
-            {"trial": t.number, "copies": copies[t.number], "valid": {name: loop.ask.value(t)}, "trace": dict(t.trace)}
+            {"trial": t.number, "copies": copies[t.number], "valid": _alone(loop, t), "trace": dict(t.trace)}
             for t in {m.trial.number: m.trial for m in members}.values()
         ]  # fmt: skip
     return found
+
+
+def _alone(loop: Loop, trial: Trial) -> dict[str, float]:
+    """The metrics of a trial."""
+    return {o.name: value for o, value in zip(loop.ask.objectives, trial.values, strict=True) if not o.is_cost}
+
+
+def _together(loop: Loop, members: Sequence[Member]) -> dict[str, float]:
+    """The metrics of the mean of what the members' trials said of the held rows; nothing where that is not known."""
+    outputs = [outputs_of(loop.nets / str(m.trial.number)) for m in members]
+    if any([y is None for y in outputs]):
+        return {}
+    made = mean_of(outputs, loop.ask.data.task)
+    return loop.judge.values(made, loop.judge.held_rows(made))
 
 
 def _training(loop: Loop, one: Member) -> dict[str, Any]:
@@ -297,18 +353,17 @@ def _classes(truth: np.ndarray[Any, Any], outputs: np.ndarray[Any, Any], classes
     return {"confusion": matrix, "calibration": calibration, "per_class": per_class}
 
 
-def _cost(net: Net, recipe: Any, quick: bool) -> dict[str, Any]:
-    """What the delivered network costs for one sample; the latency is that of model.onnx, raw inputs included."""
-    known = net.cost()
-    measured = latency(with_recipe(net, recipe), seconds=0.1 if quick else 0.3)
-    return {
-        "params": known.params, "flops": known.flops, "bytes": known.param_bytes + known.buffer_bytes,
-        "activation_bytes": known.peak_bytes, "traffic_bytes": known.traffic_bytes,
-        "latency_s": measured.seconds, "latency_runs": measured.runs,
-    }  # fmt: skip
-
-
 # ------------------------------------------------------------------------------------------------- the run as a record
+def _end(trial: Trial) -> str:
+    """What became of a trial: "complete", "pruned" as hopeless, "stopped" since the search ended, "failed", "refused"
+    untrained, or "running" still."""
+    if trial.extra.get("refused"):
+        return "refused"
+    if trial.extra.get("state") == "pruned":
+        return "stopped" if trial.extra.get("reason") == STOPPED else "pruned"
+    return {"fail": "failed"}.get(state := str(trial.extra.get("state")), state)
+
+
 def about(loop: Loop, command: str, interrupted: bool) -> dict[str, Any]:
     """What is known of the search, whatever won."""
     from importlib import metadata
@@ -324,6 +379,7 @@ def about(loop: Loop, command: str, interrupted: bool) -> dict[str, Any]:
     libraries = ("torch", "numpy", "optuna", "onnxruntime")
     now = datetime.datetime.now(datetime.UTC)
     states = [t.extra.get("state") for t in trials]
+    ends = Counter([_end(t) for t in trials])
     recipe = recipe_from(data.meta["recipe"])
     best, timeline = math.inf, []
     for t in sorted([t for t in trials if t.values], key=lambda t: t.extra.get("at", 0.0)):
@@ -342,12 +398,12 @@ def about(loop: Loop, command: str, interrupted: bool) -> dict[str, Any]:
             "samples": {s: data.size(s) for s in ("train", "valid", "test")},
             "inputs": [list(shape) for _, shape, _ in recipe.inputs], "features": list(getattr(recipe, "features", ())),
             "classes": list(data.classes), "target": recipe.target.name, "split": data.meta.get("split", "random"),
-            "notices": list(data.meta.get("notices", ())),
+            "notices": list(data.meta.get("notices", ())), "digest": data.meta.get("digest"),
         },
         "space": loop.space.name, "strategy": loop.label, "plan": ask.plan.as_dict(),
         "objectives": [o.as_dict() for o in ask.objectives], "limits": dict(ask.limits),
-        "trials": {word: states.count(state) for word, state in
-                   (("complete", "complete"), ("pruned", "pruned"), ("failed", "fail"))},
+        "trials": {word: ends[word] for word in ("complete", "pruned", "stopped", "failed")},
+        "refused": ends["refused"],
         "failures": [{"trial": t.number, "reason": t.extra.get("reason", "")} for t in trials
                      if t.extra.get("state") == "fail"],
         "scatter": [

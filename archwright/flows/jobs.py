@@ -6,15 +6,15 @@ and folds run as one network.
 
     job = {"graph": JSON text, "candidates": [{"number": 7, "settings": {...}, "bars": [...], "start": folder or None,
                                                "copy": 0}],
-           "folds": 5, "final": False, "steps": 2000, "seconds": 3.5 or None, "seed": 0, "metric": "error",
+           "folds": 5, "final": False, "steps": 2000, "seconds": 3.5 or None, "seed": 0, "metrics": ["error"],
            "halve": True, "save": folder or None}
-    result = {"number": 7, "state": "complete" | "pruned" | "failed", "value": 0.08, "loss": 0.3, "reason": "",
-              "curve": [[s, v]], "seconds": 1.2, "steps": 2000}
+    result = {"number": 7, "state": "complete" | "pruned" | "failed", "values": {"error": 0.08}, "loss": 0.3,
+              "reason": "", "curve": [[s, v]], "seconds": 1.2, "steps": 2000}
 
-`bars` are values, one for each look, at which a candidate is given up if it is worse; `halve` lets the worse half of
-the candidates go at the second look and at the fourth. Candidates with the same `copy` begin with the same weights.
-`final` trains on all rows but those of the test split. In `save` each net gets a folder by its candidate's number, with
-its outputs on the held rows.
+The first of the `metrics` is what candidates are compared by. `bars` are its values, one for each look, at which a
+candidate is given up if it is worse; `halve` lets the worse half of the candidates go at the second look and at the
+fourth. Candidates with the same `copy` begin with the same weights. `final` trains on all rows but those of the test
+split. In `save` each net gets a folder by its candidate's number, with its outputs on the held rows.
 """
 
 from __future__ import annotations
@@ -91,29 +91,37 @@ class Worker:
         """The results of a job's candidates. What goes wrong in a candidate's training is in its result."""
         try:
             return _Run(job, self._data).results(self._samples)
-        except (MemoryError, RuntimeError, ValueError, ArithmeticError) as error:
+        except Exception as error:  # whatever a part of the user's own does, or a full disk: the search goes on
             return failures(job, _reason(error))
 
 
 class Judge:
     """How good outputs for some rows of the data are, in the target's own units.
 
-    sign  1 where less of the metric is better, else -1
+    names  of the metrics; the first is what candidates are compared by
+    sign   1 where less of that one is better, else -1
     """
 
-    def __init__(self, data: Data, name: str) -> None:
-        self._data, self._metric, self._loss = data, metric(name, data.task, data.outputs), loss_for(data)
+    def __init__(self, data: Data, names: Sequence[str]) -> None:
+        self._data, self._loss = data, loss_for(data)
+        self._metrics = [metric(name, data.task, data.outputs) for name in names]
         recipe = data.meta.get("recipe")
         numbers = data.task == "regression" and recipe is not None
         self._decode = recipe_from(recipe).target.decode if numbers else None
-        self.sign = 1.0 if self._metric.direction == "min" else -1.0
+        self.sign = 1.0 if self._metrics[0].direction == "min" else -1.0
 
     def value(self, outputs: Outputs, rows: Rows) -> float:
-        """The metric."""
+        """The first metric."""
+        return self._metrics[0](*self._decoded(outputs, rows))
+
+    def values(self, outputs: Outputs, rows: Rows) -> dict[str, float]:
+        """All metrics by name."""
+        truth, outputs = self._decoded(outputs, rows)
+        return {one.name: one(truth, outputs) for one in self._metrics}
+
+    def _decoded(self, outputs: Outputs, rows: Rows) -> tuple[Outputs, Outputs]:
         truth = self._data.target[rows]
-        if self._decode is not None:
-            truth, outputs = self._decode(truth), self._decode(outputs)
-        return self._metric(truth, outputs)
+        return (truth, outputs) if self._decode is None else (self._decode(truth), self._decode(outputs))
 
     def loss(self, outputs: Outputs, rows: Rows) -> float:
         """The task's loss, which tells apart what has the same metric: few rows, few values."""
@@ -121,9 +129,13 @@ class Judge:
 
     def held(self, outputs: Outputs) -> tuple[float, float]:
         """What is to be small, of outputs on all rows that candidates are judged by, in the order of their numbers."""
-        folded, valid = self._all_held
-        rows = folded if len(outputs) == len(folded) else valid
+        rows = self.held_rows(outputs)
         return self.sign * self.value(outputs, rows), self.loss(outputs, rows)
+
+    def held_rows(self, outputs: Outputs) -> Rows:
+        """The rows that such outputs are of."""
+        folded, valid = self._all_held
+        return folded if len(outputs) == len(folded) else valid
 
     @cached_property
     def _all_held(self) -> tuple[Rows, Rows]:
@@ -155,7 +167,7 @@ class _Run:
     def __init__(self, job: Job, data: Data) -> None:
         self.job, self.data = job, data
         self.final = bool(job.get("final"))
-        self.judge = Judge(data, job["metric"])
+        self.judge = Judge(data, job["metrics"])
         parts = folds_of(data, 0 if self.final else job["folds"], job["seed"])
         if self.final:
             parts = [(np.sort(np.concatenate(parts[0])), np.zeros(0, np.int64))]
@@ -220,10 +232,11 @@ class _Run:
                 one.close("failed", "there are no rows to hold back")
             else:
                 made, rows = self._outputs(one, outputs), np.concatenate(self.held)
-                found["value"], found["loss"] = self.judge.value(made, rows), self.judge.loss(made, rows)
-                one.curve.append([1.0, found["value"]])
-                if not math.isfinite(found["value"]):
-                    one.close("failed", f"its {self.job['metric']} is {found['value']}")
+                found["values"], found["loss"] = self.judge.values(made, rows), self.judge.loss(made, rows)
+                one.curve.append([1.0, found["values"][self.job["metrics"][0]]])
+                for name, value in found["values"].items():
+                    if not math.isfinite(value):
+                        one.close("failed", f"its {name} is {value}")
         if one.state == "complete" and self.job.get("save"):
             folder = Path(self.job["save"]) / str(one.number)
             trained.nets[one.nets[0]].save(folder)

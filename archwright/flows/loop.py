@@ -28,7 +28,7 @@ from archwright.flows.plan import Plan
 from archwright.flows.pool import Done, Here, Pool
 from archwright.flows.proposals import Candidate, Proposals
 from archwright.flows.team import Team, outputs_of, seconds_of, select
-from archwright.kit.ranks import fronts, signed
+from archwright.kit.ranks import signed, undominated
 from archwright.kit.settings import Settings
 from archwright.kit.together import LOOKS
 
@@ -102,6 +102,11 @@ class Ask:
         return next(o for o in self.objectives if not o.is_cost)
 
     @property
+    def metrics(self) -> list[str]:
+        """The names of all objectives that are no costs, that one first."""
+        return [o.name for o in self.objectives if not o.is_cost]
+
+    @property
     def sign(self) -> float:
         """1 where less of the metric is better, else -1."""
         return 1.0 if self.metric.direction == "min" else -1.0
@@ -158,7 +163,7 @@ class Loop:
         self._entered = 0
         self._shown = 0.0
         self._state: State | None = None
-        self._judge = Judge(ask.data, ask.metric.name)
+        self.judge = Judge(ask.data, ask.metrics)
         self._final: tuple[int, float | None] = 0, None
         self._reckoned = 0.0
         self._took: deque[float] = deque(maxlen=9)  # seconds of the last jobs
@@ -188,16 +193,16 @@ class Loop:
     def _counted(self, pool: Pool | Here) -> None:
         wanted = self.ask.trials or 0
         while (left := wanted - self._tried()) > 0 and not self.interrupts.asked:
-            groups: list[list[Candidate]] = []
-            while len(groups) < pool.free and left > 0 and (group := self.proposals.next(left)):
-                groups.append(group)
+            jobs: list[dict[str, Any]] = []
+            while len(jobs) < pool.free and left > 0 and (group := self._proposed(left)):
+                jobs.append(self._enter(group, None))  # at once: what is in the ledger is not proposed again
                 left -= len(group)
-            if not groups:
+            if not jobs:
                 return
-            for group in groups:
-                pool.send(self._enter(group, None))
+            for job in jobs:
+                pool.send(job)
             found: list[Done] = []
-            while len(found) < len(groups) and not self.interrupts.asked:
+            while len(found) < len(jobs) and not self.interrupts.asked:
                 found += pool.wait(0.25)
                 self.show()
             for done in sorted(found, key=lambda done: done[0]["candidates"][0]["number"]):
@@ -247,9 +252,12 @@ class Loop:
     def _next(self, left: float) -> dict[str, Any] | None:
         """A job of what is proposed next, entered into the ledger; None if nothing is."""
         room = math.inf if self.ask.trials is None else self.ask.trials - self._entered
-        group = self.proposals.next(int(min(room, 1000))) if room > 0 else []
+        group = self._proposed(int(min(room, 1000)), time.monotonic() + left) if room > 0 else []
         self._entered += len(group)
         return self._enter(group, left) if group else None
+
+    def _proposed(self, most: int, until: float = math.inf) -> list[Candidate]:
+        return self.proposals.next(most, until=until, stopped=lambda: self.interrupts.asked)
 
     def _search_left(self) -> float:
         """Seconds until the last training has to begin."""
@@ -273,7 +281,7 @@ class Loop:
 
         return select(
             self.within(), most, fits, lambda copies: seconds_of(copies, self.alone_seconds, plan.workers),
-            lambda trial: outputs_of(self.nets / str(trial.number)), self.ask.data.task, self._judge.held,
+            lambda trial: outputs_of(self.nets / str(trial.number)), self.ask.data.task, self.judge.held,
         )  # fmt: skip
 
     def _final_seconds(self) -> float | None:
@@ -314,7 +322,7 @@ class Loop:
         return {
             "graph": group[0].graph.to_json(), "candidates": entries, "folds": plan.folds,
             "steps": plan.steps(group[0].settings), "seconds": plan.job_seconds(left),
-            "seed": seeds.derive(self.ask.seed, "job", group[0].number), "metric": self.ask.metric.name,
+            "seed": seeds.derive(self.ask.seed, "job", group[0].number), "metrics": self.ask.metrics,
             "halve": True, "save": str(self.nets),
         }  # fmt: skip
 
@@ -332,7 +340,7 @@ class Loop:
                 {"number": copy, "settings": asdict(settings), "start": start, "copy": copy} for copy in range(copies)
             ],
             "steps": self.ask.plan.final_steps(settings, taken), "seconds": seconds,
-            "seed": seeds.derive(self.ask.seed, "final", name), "metric": self.ask.metric.name,
+            "seed": seeds.derive(self.ask.seed, "final", name), "metrics": self.ask.metrics,
             "save": str(self.work / "final" / str(name)), "threads": threads,
         }  # fmt: skip
 
@@ -366,7 +374,7 @@ class Loop:
             if state == "complete":
                 more["loss"] = r["loss"]
                 known = costs[number]
-                values = [known[o.name] if o.is_cost else r["value"] for o in self.ask.objectives]
+                values = [known[o.name] if o.is_cost else r["values"][o.name] for o in self.ask.objectives]
                 self.book.complete(number, values, **more)
             elif state == "pruned":
                 self.book.prune(number, r["reason"], **more)
@@ -395,7 +403,7 @@ class Loop:
         if not done:
             return []
         values = signed([trial.values for trial in done], [o.direction for o in self.ask.objectives])
-        best = [trial for trial, rank in zip(done, fronts(values), strict=True) if rank == 0]
+        best = [trial for trial, first in zip(done, undominated(values), strict=True) if first]
         return sorted(best, key=lambda trial: trial.values)
 
     def show(self, phase: str = "search") -> None:

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,13 +20,13 @@ from dataclasses import dataclass
 from archwright.core.records import Direction, Record
 from archwright.data.data import Task
 from archwright.data.recipe import Recipe
-from archwright.errors import FormatError
+from archwright.errors import EmitError, FormatError
 from archwright.ir import Graph
 from archwright.kit.latency import latency
 from archwright.kit.metrics import metric
 from archwright.kit.prelude import with_recipe
 from archwright.net.cost import cost
-from archwright.net.net import Net, init
+from archwright.net.net import init
 
 UNITS = {
     "params": "1", "flops": "FLOP", "bytes": "B", "memory": "B", "energy": "B", "latency": "s",
@@ -114,9 +115,12 @@ def seconds(text: str | float | int) -> float:
     return value
 
 
-def costs(graph: Graph, names: Sequence[str], recipe: Recipe | None = None, net: Net | None = None) -> dict[str, float]:
-    """The costs of those names for a graph, as the whole network is delivered. Latency is measured, on random weights
-    unless a net is given; with a recipe, what it does to raw inputs is included in the latency."""
+def costs(graph: Graph, names: Sequence[str], recipe: Recipe | None = None) -> dict[str, float]:
+    """The costs of those names for a graph, as the whole network is delivered.
+
+    Latency is measured, with random weights; with a recipe, what it does to raw inputs is included. A graph that has no
+    form in ONNX has an infinite one.
+    """
     known = cost(graph, 1)
     found: dict[str, float] = {
         "params": known.params,
@@ -126,8 +130,11 @@ def costs(graph: Graph, names: Sequence[str], recipe: Recipe | None = None, net:
         "energy": known.traffic_bytes,
     }
     if "latency" in names:
-        whole = net or init(graph)
-        found["latency"] = latency(with_recipe(whole, recipe) if recipe else whole, seconds=0.1).seconds
+        whole = init(graph)
+        try:
+            found["latency"] = latency(with_recipe(whole, recipe) if recipe else whole, seconds=0.1).seconds
+        except EmitError:
+            found["latency"] = math.inf
     return {name: found[name] for name in names}
 
 

@@ -114,6 +114,11 @@ def _chances(output: NDArray[np.float32], task: str) -> NDArray[np.float32]:
     return np.asarray(softmax(output, -1), np.float32)
 
 
+def mean_of(outputs: Sequence[NDArray[np.float32]], task: str) -> NDArray[np.float32]:
+    """The outputs of the mean of networks, of those of each, [rows, outputs]."""
+    return _output(np.mean([_chances(y, task) for y in outputs], axis=0), task)
+
+
 def _output(mean: NDArray[np.float32], task: str) -> NDArray[np.float32]:
     return np.log(np.maximum(mean, 1e-12)) if task == "classification" else mean
 

@@ -83,4 +83,6 @@ def _limit(memory: int) -> None:
 
     with open("/proc/self/statm") as file:
         now = int(file.read().split()[5]) * resource.getpagesize()  # data and stack
-    resource.setrlimit(resource.RLIMIT_DATA, (now + memory, now + memory))
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = now + memory if most == resource.RLIM_INFINITY else min(now + memory, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted, wanted))

@@ -42,6 +42,15 @@ def fronts(values: NDArray[np.float64]) -> NDArray[np.int64]:
     return rank
 
 
+def undominated(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which points belong to the first front: those that no other dominates. values [n, objectives], less is better."""
+    found = np.ones(len(values), bool)
+    for place, one in enumerate(values):
+        if found[place]:  # what it dominates can be left out at once
+            found &= ~((one <= values).all(-1) & (one < values).any(-1))
+    return found
+
+
 def crowding(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Crowding distance of the points of one front (Deb et al., NSGA-II, 2002); infinite at the ends."""
     count, objectives = values.shape

@@ -116,7 +116,9 @@ def _headline(run: Mapping[str, Any], net: Net) -> str:
     of = f" of “{words.clip(target, 40)}”" if target else ""
     if test is None:
         return f"A network of {params} parameters{of and ' that predicts ' + of[4:]}. No test figure is recorded."
-    samples = f" on {round(count):,} test samples that the search never saw" if count else " on the test split"
+    begun = mapped(run.get("start"))  # a network that was there may know test samples from its own training
+    unseen = " that the search never saw" if not begun or begun.get("clean") is True else ""
+    samples = f" on {round(count):,} test samples{unseen}" if count else " on the test split"
     if data.get("task") == "regression":
         text = f"A network of {params} parameters predicts{of[3:] or ' the target'} with {_root(main)}{main.show(test)}"
     elif main.name == "error":
@@ -145,7 +147,7 @@ def _tiles(run: Mapping[str, Any], net: Net) -> list[dict[str, Any]]:
     if test is not None:
         count = number(mapped(mapped(run.get("data")).get("samples")).get("test"))
         notes = [f"baseline {main.show(baseline)}"] if baseline is not None else []
-        if main.unit == "share" and count and 0 <= test <= 1:
+        if main.name in ("error", "accuracy") and main.unit == "share" and count and 0 <= test <= 1:
             low, high = _wilson(test, count)
             notes.append(f"95 % interval {_span(main, low, high)}")
         name = "root mean squared error" if main.name == "error" and main.unit != "share" else main.label
@@ -291,7 +293,8 @@ def _choices(found: Any) -> list[list[str]]:
 
 def _trials(run: Mapping[str, Any]) -> dict[str, Any]:
     counts = mapped(run.get("trials"))
-    said = {"complete": "finished", "pruned": "stopped early as hopeless", "failed": "failed"}
+    said = {"complete": "finished", "pruned": "given up as hopeless", "stopped": "cut short by the end of the search",
+            "failed": "failed"}  # fmt: skip
     told = [f"{round(n):,} {text}" for key, text in said.items() if (n := number(counts.get(key))) is not None]
     reasons: dict[str, list[str]] = {}
     for failure in listed(run.get("failures")):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,10 +11,9 @@ from hypothesis import strategies as st
 from archwright import ops
 from archwright.data.open import open_data
 from archwright.data.recipe import recipe_from
-from archwright.errors import DataError, FormatError
+from archwright.errors import DataError, EmitError, FormatError
 from archwright.flows.objectives import UNITS, costs, limits, objectives, over, quantity, seconds
 from archwright.ir import Graph
-from archwright.net.net import init
 
 
 def graph() -> Graph:
@@ -96,7 +97,7 @@ def test_costs_are_those_of_the_net() -> None:
     assert set(found) == set(UNITS) and all(v > 0 for v in found.values())
     assert list(costs(graph(), ["flops"])) == ["flops"]
     recipe = recipe_from(open_data("iris").meta["recipe"])
-    assert 0 < costs(graph(), ["latency"], recipe, init(graph()))["latency"] < 1
+    assert 0 < costs(graph(), ["latency"], recipe)["latency"] < 1
 
 
 def test_what_is_over() -> None:
@@ -104,3 +105,11 @@ def test_what_is_over() -> None:
     assert over({"params": 6}, {"params": 5}) == "params 6 is over the limit of 5"
     assert over({"bytes": 6e4}, {"bytes": 5e4}) == "bytes 60000 B is over the limit of 50000"
     assert over({}, {}) is None
+
+
+def test_a_net_without_a_form_in_onnx_has_no_latency(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object, **__: object) -> None:
+        raise EmitError("it has no form in ONNX")
+
+    monkeypatch.setattr("archwright.flows.objectives.latency", none)
+    assert costs(graph(), ["params", "latency"]) == {"params": 83, "latency": math.inf}

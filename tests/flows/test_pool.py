@@ -37,7 +37,7 @@ def job(number: int = 0, *, steps: int = 12, wide: int = 0, **more: Any) -> Job:
     graph = g.finish(g.add("linear", y, out=3, name="head"))
     candidate = {"number": number, "settings": asdict(Settings(batch=16)), "bars": []}
     return {"graph": graph.to_json(), "candidates": [candidate], "folds": 0, "steps": steps, "seconds": None, "seed": 1,
-            "metric": "error", **more}  # fmt: skip
+            "metrics": ["error"], **more}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
