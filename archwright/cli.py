@@ -268,6 +268,10 @@ def main() -> None:
     except KeyboardInterrupt:
         typer.echo("archwright: stopped", err=True)
         sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == 130:  # Ctrl-C so early that nobody but typer took it, and typer says nothing
+            typer.echo("archwright: stopped", err=True)
+        raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archwright import live
+from archwright import cli, live
 from archwright.errors import EmitError
 from archwright.flows.loop import State
 from archwright.flows.objectives import UNITS
@@ -115,3 +115,16 @@ def test_small_things(tmp_path: Path) -> None:
         (tmp_path / "work" / name).mkdir(parents=True)
     live.clean(tmp_path / "work")
     assert [p.name for p in (tmp_path / "work").iterdir()] == ["nets"]
+
+
+def test_ctrl_c_before_anything_could_take_it_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def pressed() -> float:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "monotonic", pressed)
+    monkeypatch.setattr("sys.argv", ["archwright", "search", "iris"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130 and capsys.readouterr().err == "archwright: stopped\n"

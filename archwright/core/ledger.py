@@ -42,6 +42,9 @@ from archwright.errors import ArchwrightError, FormatError
 ATTR = "archwright"
 """The study's attribute that says what is searched: a ledger is resumed only with the same."""
 
+NAME = "archwright name"
+"""The study's attribute with the name that was asked for: where that was taken, the study's own has a number more."""
+
 ID = "archwright id"
 """The study's attribute with a name that no other study has: numbers and names are used again, in other storages."""
 
@@ -191,6 +194,11 @@ class Ledger:
                 count += 1
         return count
 
+    def drop(self) -> None:
+        """Remove the study, unless a trial of it is complete or another process works on it."""
+        if not any([t.values or t.extra.get("session") not in (None, self.session) for t in self.trials()]):
+            optuna.delete_study(study_name=self.name, storage=self.study._storage)
+
 
 # ------------------------------------------------------------------------------------------------ beginning, resuming
 def begin(
@@ -215,45 +223,62 @@ def begin(
             )  # fmt: skip
         except optuna.exceptions.DuplicatedStudyError:
             continue
-    _describe(study, about, names)
+    _describe(study, name, about, names)
     return Ledger(study)
 
 
-def _describe(study: optuna.Study, about: Mapping[str, Any], names: Sequence[str]) -> None:
+def _describe(study: optuna.Study, name: str, about: Mapping[str, Any], names: Sequence[str]) -> None:
     """Write what a study is for: what is searched comes last, so that a study that has it has all."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names(list(names))
+    study.set_user_attr(NAME, name)
     study.set_user_attr(ID, uuid.uuid4().hex)
     study.set_user_attr(ATTR, json.loads(json.dumps(about)))
 
 
 def resume(url: str, name: str, about: Mapping[str, Any], names: Sequence[str]) -> Ledger:
-    """The latest study of that name (name, name-2, ...) in a storage. `about`, `names`: as for `begin`.
+    """The latest study of that name (name, name-2, ...) in a storage that is a search for the same. `about`, `names`:
+    as for `begin`.
 
-    Raises `FormatError` if there is none, or if it is a search for something else: then it says what differs.
+    Raises `FormatError` if there is none: then it says in what the latest of that name differs.
     """
     storage = _storage(url)
-    found = [n for n in optuna.study.get_all_study_names(storage) if n == name or _numbered(n, name)]
+    numbers = {n: number for n in optuna.study.get_all_study_names(storage) if (number := _number(n, name))}
+    latest_first = sorted(numbers, key=lambda n: -numbers[n])
+    found = [Ledger(optuna.load_study(study_name=n, storage=storage)) for n in latest_first]
+    # by its name alone, sales-2024 may be the 2024th of sales; of older studies nothing else is known
+    found = [book for book in found if book.study.user_attrs.get(NAME, name) == name]
     if not found:
         raise FormatError(f"{url} holds no search named '{name}' to resume: leave out --resume to begin one")
-    latest = max(found, key=lambda n: int(n[len(name) + 1 :] or 1) if n != name else 1)
-    ledger = Ledger(optuna.load_study(study_name=latest, storage=storage))
-    if ATTR not in ledger.study.user_attrs and not ledger.trials() and len(names) == len(ledger.directions):
-        _describe(ledger.study, about, names)  # whoever began it was killed just then
     wanted = json.loads(json.dumps(about))
+    differences = [_difference(book, wanted) for book in found]
+    same = [book for book, what in zip(found, differences, strict=True) if not what and ATTR in book.study.user_attrs]
+    chosen = same[0] if same else found[0]
+    if not same:
+        if ATTR in chosen.study.user_attrs or chosen.trials() or len(names) != len(chosen.directions):
+            raise FormatError(f"{differences[0]}: give the same to resume it, or leave out --resume to begin anew")
+        _describe(chosen.study, name, about, names)  # whoever began it was killed just then
+    chosen.bury()
+    return chosen
+
+
+def _number(found: str, name: str) -> int:
+    """Which of its name a study is, by what it is called: 2 for name-2; 0 if it is of another name."""
+    if found == name:
+        return 1
+    number = found.removeprefix(f"{name}-")
+    return int(number) if number != found and number.isdecimal() else 0
+
+
+def _difference(book: Ledger, wanted: Mapping[str, Any]) -> str:
+    """In what a study is a search for something else, in words; "" if in nothing. What an older archwright did not
+    write of its searches is not compared."""
+    known = book.about()
     for key, value in wanted.items():
-        if ledger.about().get(key) != value:
-            raise FormatError(
-                f"the search '{latest}' has {key} {ledger.about().get(key)!r}, this one {value!r}: "
-                "give the same to resume it, or leave out --resume to begin anew"
-            )
-    ledger.bury()
-    return ledger
-
-
-def _numbered(found: str, name: str) -> bool:
-    return found.startswith(f"{name}-") and found[len(name) + 1 :].isdigit()
+        if known.get(key) != value and (key in known or not known):
+            return f"the search '{book.name}' has {key} {known.get(key)!r}, this one {value!r}"
+    return ""
 
 
 def _storage(url: str | None) -> Any:

@@ -13,6 +13,8 @@ with `resume`.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
 import shutil
@@ -20,26 +22,30 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from optuna.exceptions import StorageInternalError
 
 from archwright.core import ledger, registry
+from archwright.core.ledger import Ledger
 from archwright.core.space import Space, Spec
-from archwright.data.data import Data
+from archwright.data.data import SPLITS, Data
 from archwright.data.open import open_data
+from archwright.data.recipe import recipe_from
 from archwright.data.store import store
 from archwright.errors import ArchwrightError, DataError, FormatError
 from archwright.flows import finish
 from archwright.flows.bundle import Bundle
 from archwright.flows.interrupts import Interrupts
+from archwright.flows.jobs import Judge
 from archwright.flows.loop import Ask, Loop, Progress, State
-from archwright.flows.objectives import limits, objectives, seconds
+from archwright.flows.objectives import Objective, limits, objectives, seconds
 from archwright.flows.plan import plan
 from archwright.flows.pool import Here, Pool, memory_for_each
-from archwright.flows.proposals import Proposals
+from archwright.flows.proposals import Proposals, sampler
 from archwright.flows.start import around
 from archwright.kit.settings import with_training
 from archwright.net.net import Net
@@ -51,6 +57,9 @@ DEFAULT_SPACE = {"table": "tables", "image": "images", "signal": "signals"}
 DEFAULT_STRATEGY = "portfolio"
 LOCK = ".lock"
 """File of a search's folder that it holds a lock on."""
+
+TRIED = 10_000
+"""Samples of a classification with which a metric is tried before the search."""
 
 POOLED = 20
 """Seconds of budget, or trials, from which on worker processes pay: starting them takes some."""
@@ -117,7 +126,7 @@ def search(
     folder     where the ledger, copies of the data and the trained nets are kept; by default a temporary folder
     storage    an Optuna storage URL for the ledger; by default study.db in that folder, or memory without one
     name       of the study; by default that of the data
-    resume     go on with the study of that name in the storage, with what is left of its budget
+    resume     go on with the latest study of that name in the storage for the same, with what is left of its budget
     workers    processes; 0 to train in this one. By default one a core, or none for short searches
     progress   called with a `State` now and then
     command    how the search was asked for, for the record
@@ -129,8 +138,7 @@ def search(
     Ctrl-C ends the search with what was found so far.
     """
     began = time.monotonic() if began is None else began
-    if not isinstance(strategy, str) and not callable(strategy):
-        raise FormatError(f"got strategy {strategy!r}, expected a name or a function")
+    _known(strategy, seed)
     total = None if budget is None and trials is not None else seconds(DEFAULT_BUDGET if budget is None else budget)
     if trials is not None and trials < 1:
         raise FormatError(f"got trials={trials}, expected at least 1")
@@ -150,23 +158,32 @@ def search(
         if "recipe" not in opened.meta:
             raise DataError(f"the data '{opened.name}' have no recipe: expected what archwright.open_data gives")
         wanted = objectives(objective, opened.task, opened.outputs)
+        _try(wanted, opened)
         begin = around(start, opened, work / "start") if start is not None else None
         where = begin.space if begin is not None else bound(space, opened)
+        digest = fingerprint(opened)
         about = {
-            "data": opened.name, "samples": [opened.size(s) for s in ("train", "valid", "test")], "space": where.name,
-            "objectives": [o.name for o in wanted], "limits": most, "seed": seed,
+            "data": opened.name, "target": recipe_from(opened.meta["recipe"]).target.name, "task": opened.task,
+            "split": opened.meta.get("split", "random"), "samples": [opened.size(s) for s in SPLITS],
+            "space": where.name, "objectives": [o.name for o in wanted], "limits": most, "seed": seed,
+            "start": begin.key if begin is not None else None,
+            "start weights": begin.weights if begin is not None else None, "rows and splits": digest,
         }  # fmt: skip
+        notices = [*opened.meta.get("notices", ()), *(begin.notices(digest) if begin is not None else ())]
+        opened = replace(opened, meta={**opened.meta, "notices": notices, "digest": digest})
+        course = plan(opened, total, max(1, workers))
         # without a folder the ledger is in memory: a file would be gone when the result is looked at
         url, label = storage or (f"sqlite:///{work / 'study.db'}" if folder is not None else None), name or opened.name
         if not resume:
-            shutil.rmtree(work / "nets", ignore_errors=True)  # those of an earlier search
             book = ledger.begin(url, label, [o.direction for o in wanted], about, [o.name for o in wanted])
+            stack.enter_context(_dropped(book))
+            shutil.rmtree(work / "start", ignore_errors=True)
         elif url is not None:
             book = ledger.resume(url, label, about, [o.name for o in wanted])
         else:
             raise FormatError("got resume without a folder or a storage: expected one, where the search was begun")
         before = min(book.spent(), 0.95 * (total or math.inf)) if resume else 0.0
-        ask = Ask(opened, wanted, most, plan(opened, total, max(1, workers)), trials, seed, began, before)
+        ask = Ask(opened, wanted, most, course, trials, seed, began, before)
         proposals = Proposals(
             where, strategy, book, opened, limits=most, cost_names=ask.cost_names,
             directions=[o.direction for o in wanted], siblings=ask.plan.siblings, seed=seed,
@@ -182,7 +199,23 @@ def search(
         doer = pool or Here(opened, interrupts)
         interrupted = loop.run(doer)
         best = finish.finish(loop, doer, interrupted=interrupted, command=command)
+        if begin is not None:
+            best = replace(best, run={**best.run, "start": begin.about(digest)})
+        if not resume:  # until here an earlier search could be resumed with its nets
+            for nets in (work / "nets").glob("*"):
+                if nets.name != book.id:
+                    shutil.rmtree(nets, ignore_errors=True)
     return Result(best, best.run, book.study)
+
+
+def fingerprint(data: Data) -> str:
+    """A digest that tells data and their splits from others. Inputs may be large: of them it has what the recipe says,
+    means and categories."""
+    found = hashlib.blake2b(json.dumps(data.meta["recipe"], sort_keys=True).encode(), digest_size=16)
+    for array in (data.target, *[np.asarray(data.splits[name], np.int64) for name in SPLITS]):
+        found.update(f"{array.dtype} {array.shape}".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
 
 
 def bound(space: str | Space | None, data: Data) -> Space:
@@ -198,6 +231,40 @@ def bound(space: str | Space | None, data: Data) -> Space:
         raise FormatError(f"there is no default space for {data.kind} data: give the name of one")
     part = registry.find(chosen, "space")
     return Space(part.name, with_training(registry.entry(part), data), spec)
+
+
+def _known(strategy: str | Callable[..., Any], seed: int) -> None:
+    """Raise what is wrong with a strategy."""
+    if not isinstance(strategy, str):
+        if not callable(strategy):
+            raise FormatError(f"got strategy {strategy!r}, expected a name or a function")
+    elif strategy.startswith("optuna:"):
+        sampler(strategy.removeprefix("optuna:"), seed)
+    else:
+        registry.load(strategy, "strategy")
+
+
+def _try(wanted: Sequence[Objective], data: Data) -> None:
+    """Raise `DataError` for a metric that the targets do not allow: all trials would fail with it, or the figures of
+    the end. Tried on the right classes, or on the mean of the numbers: where targets may be 0, some metrics allow no
+    prediction of 0."""
+    rows = np.concatenate([np.asarray(data.splits[name], np.int64) for name in SPLITS])
+    if data.task == "classification":
+        rows = rows[:: max(1, len(rows) // TRIED)]
+        outputs = np.eye(data.outputs, dtype=np.float32)[data.target[rows]]
+    else:
+        outputs = np.zeros_like(data.target[rows])
+    Judge(data, [one.name for one in wanted if not one.is_cost]).values(outputs, rows)
+
+
+@contextmanager
+def _dropped(book: Ledger) -> Iterator[None]:
+    """A study of which nothing comes is removed again: `resume` takes the latest."""
+    try:
+        yield
+    except (ArchwrightError, KeyboardInterrupt):
+        book.drop()
+        raise
 
 
 @contextmanager

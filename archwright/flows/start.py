@@ -27,7 +27,8 @@ from archwright import ops
 from archwright.core.choose import Choose
 from archwright.core.space import Space, Spec
 from archwright.data.data import Data
-from archwright.errors import TypeMismatch
+from archwright.errors import ArchwrightError, TypeMismatch
+from archwright.flows.bundle import Bundle
 from archwright.ir import BATCH, INPUT, Graph, ancestors, owner
 from archwright.kit.settings import PREFIX, with_training
 from archwright.net.axes import AxisClass, TiedAxes, axes
@@ -45,20 +46,53 @@ KEEP = "keep"
 class Begin:
     """What a search around a network needs.
 
-    space   of its variants, with their training
-    known   the first traces to try: the network as it is
-    folder  (trace) -> folder of the net that the trace begins with
+    space    of its variants, with their training
+    known    the first traces to try: the network as it is
+    source   where it was read from
+    weights  a digest of its weights
+    run      the record of its making, if it is a bundle's
+    folder   (trace) -> folder of the net that the trace begins with
     """
 
     space: Space
     known: tuple[Mapping[str, Any], ...]
     variants: Variants
     work: Path
+    source: str
+    weights: str
+    run: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """That of its graph."""
+        return self.variants.origin.graph.key()
+
+    def about(self, digest: str) -> dict[str, Any]:
+        """What a run records of it. `clean`: whether it is known that no row of the test split of the data of that
+        digest has trained it, nor what it was begun from."""
+        before = self.run.get("start") or {"clean": True}
+        clean = self._knows(digest) and before.get("clean") is True
+        return {"from": self.source, "key": self.key, "weights": self.weights, "clean": clean}
+
+    def notices(self, digest: str) -> list[str]:
+        """What has to be said of figures on the data of that digest: it may have been trained on any of their rows."""
+        found = []
+        if not self.about(digest)["clean"]:
+            found.append("the network that was begun from may have been trained on rows of the test split: the test"
+                         " figure may be too good")  # fmt: skip
+        was = "was" if self._knows(digest) else "may have been"
+        return [*found, f"the network that was begun from {was} trained on rows that are held back for validation: the"
+                        " validation figures of candidates that keep its weights may be too good"]  # fmt: skip
+
+    def _knows(self, digest: str) -> bool:
+        """Whether it was made of the same data with the same splits."""
+        return bool((self.run.get("data") or {}).get("digest") == digest)
 
     def folder(self, trace: Mapping[str, Any]) -> str:
         """The net of a trace, with the weights that it inherits, written once."""
         choices = {name: value for name, value in trace.items() if not name.startswith(PREFIX)}
-        digest = hashlib.blake2b(repr(sorted(choices.items())).encode(), digest_size=12).hexdigest()
+        told = repr((self.key, self.weights, sorted(choices.items())))  # the next search may begin at another net
+        digest = hashlib.blake2b(told.encode(), digest_size=12).hexdigest()
         place = self.work / digest
         if not place.is_dir():
             beside = self.work / f".{digest}.{os.getpid()}"  # whole or not there, whenever the process ends
@@ -73,6 +107,7 @@ def around(start: Net | str | os.PathLike[str], data: Data, work: Path) -> Begin
     Raises `TypeMismatch` if the net does not take the data's inputs or give what is to be predicted.
     """
     net = start if isinstance(start, Net) else load(start)
+    source, run = ("memory", {}) if isinstance(start, Net) else (os.fspath(start), _record(start))
     spec = Spec.of(data)
     _check(net.graph, spec)
     variants = Variants(net)
@@ -80,7 +115,23 @@ def around(start: Net | str | os.PathLike[str], data: Data, work: Path) -> Begin
     same = {name: options.values[0] for name, options in plain.decisions(_first(variants)).items()}
     space = Space("start", with_training(variants.draw, data), spec)
     known = tuple([{**same, f"{PREFIX}lr": lr, f"{PREFIX}optimiser": "adamw"} for lr in (1e-3, 3e-3)])
-    return Begin(space, known, variants, work)
+    return Begin(space, known, variants, work, source, _digest(net.weights), run)
+
+
+def _record(folder: str | os.PathLike[str]) -> Mapping[str, Any]:
+    """The record of a bundle; nothing of a net that was only saved, or of a bundle that was changed since."""
+    try:
+        return Bundle.load(folder).run
+    except ArchwrightError:
+        return {}
+
+
+def _digest(weights: Mapping[str, torch.Tensor]) -> str:
+    found = hashlib.blake2b(digest_size=16)
+    for name, w in sorted(weights.items()):
+        found.update(repr((name, w.dtype, tuple(w.shape))).encode())
+        found.update(w.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def _first(variants: Variants) -> dict[str, Any]:

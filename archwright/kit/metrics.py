@@ -11,6 +11,7 @@ on a few made-up samples.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import warnings
 from collections.abc import Callable
@@ -225,11 +226,12 @@ def _numbers(name: str, target: Array, output: Array) -> float:
     try:
         return _score(name, y, _Numbers(output.reshape(len(output), -1)))
     except ValueError as error:
-        try:  # is it the target, or what was predicted?
-            _score(name, y, _Numbers(y.reshape(len(y), -1)))
-        except ValueError:
-            raise DataError(f"metric '{name}' does not fit the target: {_sentence(error)}") from None
-        return float("nan")
+        # is it the target, or what was predicted? Where targets may be 0, some metrics allow no prediction of 0
+        for possible in (y, np.broadcast_to(y.mean(0), y.shape)):
+            with contextlib.suppress(ValueError):
+                _score(name, y, _Numbers(possible.reshape(len(y), -1)))
+                return float("nan")
+        raise DataError(f"metric '{name}' does not fit the target: {_sentence(error)}") from None
 
 
 def _probable(name: str, target: Array, p: Array) -> float:

@@ -81,6 +81,58 @@ def test_resuming_something_else_says_what_differs(tmp_path):
         ledger.resume("nosuch://place", "toy", ABOUT, NAMES)
 
 
+def test_the_latest_that_is_a_search_for_the_same_is_resumed(tmp_path):
+    first = begun(tmp_path)
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    ledger.begin(url, "toy", ("min", "min"), {**ABOUT, "limits": {"params": 7.0}}, NAMES)
+    optuna.create_study(storage=url, study_name="toy-3", directions=["minimize", "minimize"])  # killed just then
+    assert ledger.resume(url, "toy", ABOUT, NAMES).id == first.id
+    for _ in range(12):
+        last = begun(tmp_path)
+    assert last.name == "toy-15" and ledger.resume(url, "toy", ABOUT, NAMES).id == last.id
+    ledger.begin(url, "toy", ("min", "min"), {**ABOUT, "data": "third"}, NAMES)
+    with pytest.raises(FormatError, match="'toy-16' has data 'third', this one 'other'"):
+        ledger.resume(url, "toy", {**ABOUT, "data": "other"}, NAMES)
+
+
+def test_a_name_that_looks_numbered_is_no_number_of_another(tmp_path):
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    sales = begun(tmp_path, "sales")
+    year = begun(tmp_path, "sales-2024")
+    assert ledger.resume(url, "sales", ABOUT, NAMES).id == sales.id
+    assert ledger.resume(url, "sales-2024", ABOUT, NAMES).id == year.id
+    again = begun(tmp_path, "sales-2024")
+    assert again.name == "sales-2024-2" and ledger.resume(url, "sales-2024", ABOUT, NAMES).id == again.id
+    with pytest.raises(FormatError, match="no search named 'sales-2024-2'"):
+        ledger.resume(url, "sales-2024-2", ABOUT, NAMES)
+
+
+def test_a_study_of_an_older_version_is_resumed(tmp_path):
+    """It lacks its name, and what was not compared then."""
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    for name in ("toy", "toy-2"):
+        study = optuna.create_study(storage=url, study_name=name, directions=["minimize", "minimize"])
+        study.set_user_attr(ledger.ID, f"id of {name}")
+        study.set_user_attr(ledger.ATTR, ABOUT)
+    assert ledger.resume(url, "toy", {**ABOUT, "target": "price"}, NAMES).id == "id of toy-2"
+    with pytest.raises(FormatError, match="'toy-2' has limits"):
+        ledger.resume(url, "toy", {**ABOUT, "limits": {}, "target": "price"}, NAMES)
+
+
+def test_a_study_of_which_nothing_came_is_dropped_and_others_are_not(tmp_path):
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    books = [begun(tmp_path) for _ in range(3)]
+    entered(books[0])
+    books[0].complete(0, [0.5, 3])
+    number, _ = entered(books[1])
+    books[1].note(number, session="elsewhere:1:2")
+    entered(books[2])
+    books[2].fail(0, "it diverged")
+    for book in books:
+        book.drop()
+    assert optuna.study.get_all_study_names(url) == ["toy", "toy-2"]
+
+
 @pytest.mark.parametrize("last", ["created", "named", "told apart"])
 def test_a_study_whose_beginning_was_cut_short_is_resumed(tmp_path, last):
     url = f"sqlite:///{tmp_path / 'study.db'}"

@@ -98,6 +98,21 @@ def test_killed_at_random_moments_and_resumed(tmp_path: Path) -> None:
     assert left == ["net", "net.search", "stderr.txt", "stdout.txt"]
 
 
+def test_a_typo_after_a_killed_search_costs_nothing(tmp_path: Path) -> None:
+    running = Running(tmp_path, *small("--trials", 5000, "--workers", 0), steps=STEPS)
+    running.until(lambda: rows(tmp_path) >= 3)
+    running.kill()
+    before, work = complete(tmp_path), tmp_path / "net.search"
+    nets = set(work.glob("nets/*/*"))
+    typo = Running(tmp_path, *small("--trials", 5000, "--strategy", "portfolo"))
+    assert typo.end() == 2 and "did you mean portfolio" in typo.sentences()[-1], typo.said()
+    assert nets and set(work.glob("nets/*/*")) == nets
+    trials = len(study(tmp_path).trials) + 1
+    again = Running(tmp_path, *small("--trials", trials, "--workers", 0, "--resume"), steps=STEPS)
+    assert again.end() == 0, again.said()
+    assert before.items() <= complete(tmp_path).items() and nets <= set(work.glob("nets/*/*"))
+
+
 def test_workers_end_with_their_parent_in_the_middle_of_a_job(tmp_path: Path) -> None:
     running = Running(tmp_path, *small("--trials", 8, "--workers", 2), steps=ENDLESS)
     running.until(lambda: len(running.workers()) == 2)

@@ -33,6 +33,7 @@ from archwright.flows import pool as pools
 from archwright.flows import search as module
 from archwright.flows.bundle import Bundle
 from archwright.flows.interrupts import Interrupts
+from archwright.flows.objectives import objectives
 from archwright.flows.search import Result, search
 from archwright.net.net import Net, init
 
@@ -286,6 +287,128 @@ def test_what_is_wrong_is_said_before_training(options: Any, error: Any, words: 
     assert not (tmp_path / "work").exists()
 
 
+def wrong_strategy(history: Any, space: Space, rng: Any, n: int) -> Any:
+    """Proposes nothing."""
+    return []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"strategy": "portfolo"}, {"strategy": "optuna:Nope"}, {"limit": "parms=3"}, {"limit": "params=5"},
+        {"space": "smal"}, {"objective": "eror"}, {"strategy": "optuna:BruteForceSampler"}, {"target": "nothing"},
+        {"strategy": wrong_strategy},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_is_wrong_costs_no_earlier_search(options: Any, tmp_path: Path) -> None:
+    (tmp_path / "few.csv").write_text("a,y\n" + "".join([f"{i % 7},{'uvw'[i % 3]}\n" for i in range(60)]))
+    common = {"data": tmp_path / "few.csv", "folder": tmp_path / "work"}
+    assert len(found(**common).study.trials) == 4
+    nets = sorted((tmp_path / "work" / "nets").rglob("*"))
+    with pytest.raises(ArchwrightError):
+        found(**{**common, **options})
+    assert sorted((tmp_path / "work" / "nets").rglob("*")) == nets
+    assert optuna.study.get_all_study_names(f"sqlite:///{tmp_path / 'work' / 'study.db'}") == ["few"]
+    again = found(**common, trials=6, resume=True)
+    assert again.study.study_name == "few" and len(again.study.trials) == 6
+
+
+def test_nets_of_an_earlier_search_go_when_there_are_new_ones(tmp_path: Path) -> None:
+    def stopped(history: Any, space: Space, rng: np.random.Generator, n: int) -> Any:
+        if any(trial.values for trial in history):
+            raise ArchwrightError("it was stopped")
+        return [space.random(rng)]
+
+    found(folder=tmp_path)
+    (before,) = (tmp_path / "nets").iterdir()
+    with pytest.raises(ArchwrightError, match="it was stopped"):
+        found(folder=tmp_path, strategy=stopped, seed=1)
+    assert before.is_dir() and len(list((tmp_path / "nets").iterdir())) == 2  # either can be resumed
+    assert found(folder=tmp_path, resume=True).study.study_name == "iris"
+    assert found(folder=tmp_path, resume=True, seed=1).study.study_name == "iris-2"
+    assert before.is_dir()
+    assert found(folder=tmp_path).study.study_name == "iris-3"
+    assert len(list((tmp_path / "nets").iterdir())) == 1 and not before.exists()
+
+
+@pytest.mark.parametrize("name", ["neg_mean_squared_log_error", "neg_mean_poisson_deviance"])
+def test_a_metric_that_the_targets_do_not_allow_is_refused(name: str, tmp_path: Path) -> None:
+    x = np.arange(60.0)
+    trained: list[Any] = []
+    with pytest.raises(DataError, match=f"metric '{name}' does not fit the target"):
+        found(x, y=np.where(x == 7, -3, x), objective=["error", name], folder=tmp_path / "work",
+              progress=trained.append)  # fmt: skip
+    assert not trained and not (tmp_path / "work").exists()
+    counts = open_data(x, target=np.where(x < 30, 0.0, x))
+    module._try(objectives(name, counts.task, 1), counts)  # zeros it does
+
+
+# ------------------------------------------------------------------------------------------------------------- resuming
+def houses(folder: Path, **changes: Any) -> Path:
+    """A table with two things to predict, and a column of times."""
+    rng = np.random.default_rng(0)
+    a, price, rent = rng.normal(size=(3, 60))
+    frame = pd.DataFrame({"when": pd.date_range("2020", periods=60), "a": a, "rent": rent, "price": price})
+    frame.assign(**changes).to_csv(folder / "houses.csv", index=False)
+    return folder / "houses.csv"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"target": "rent"}, "has target 'price', this one 'rent'"),
+        ({"time": None}, "has split 'temporal', this one 'random'"),
+        ({"task": "classification", "target": "a"}, "has target 'price', this one 'a'"),
+        ({"valid": 0.3, "test": 0.1}, "has samples"),
+        ({"time": "a"}, "has rows and splits '[0-9a-f]{32}', this one"),
+        ({"seed": 1}, "has seed 0, this one 1"),
+    ],
+    ids=str,
+)
+def test_another_search_is_not_resumed(options: Any, words: str, tmp_path: Path) -> None:
+    given = {"data": houses(tmp_path), "target": "price", "time": "when", "folder": tmp_path / "work"}
+    first = found(**given, trials=2)
+    if "task" in options:
+        options = {**options, "data": houses(tmp_path, a=["u", "v"] * 30)}
+    with pytest.raises(FormatError, match=words):
+        found(**{**given, **options}, resume=True)
+    assert len(found(**{**given, "data": houses(tmp_path)}, trials=3, resume=True).study.trials) == 3
+    assert first.run["data"]["digest"] == module.fingerprint(open_data(given["data"], target="price", time="when"))
+
+
+def test_other_rows_are_not_resumed(tmp_path: Path) -> None:
+    given = {"data": houses(tmp_path), "target": "price", "folder": tmp_path / "work"}
+    found(**given, trials=1)
+    for changes in ({"price": np.arange(60.0)}, {"a": np.arange(60.0) ** 2}):  # of what goes in, by the recipe
+        houses(tmp_path, **changes)
+        with pytest.raises(FormatError, match="has rows and splits"):
+            found(**given, resume=True)
+
+
+def test_a_search_from_another_network_is_not_resumed(tmp_path: Path) -> None:
+    data = open_data("iris")
+    start = net_for(data)
+    given: dict[str, Any] = {"data": data, "space": None, "folder": tmp_path}
+    found(**given, start=start, trials=1)
+    with pytest.raises(FormatError, match=r"has start '[0-9a-f]{32}', this one None"):
+        found(data, folder=tmp_path, space=Space("start", wide, Spec.of(data)), resume=True)
+    doubled = Net(start.graph, {name: 2 * w for name, w in start.weights.items()})
+    with pytest.raises(FormatError, match="has start weights"):
+        found(**given, start=doubled, resume=True)
+    assert len(found(**given, start=start, trials=2, resume=True).study.trials) == 2
+    assert found(**given, start=doubled, trials=1).study.study_name == "iris-2"
+    assert len(list((tmp_path / "start").iterdir())) == 1  # those of the earlier search are gone
+
+
+def test_a_search_of_an_older_version_is_resumed(tmp_path: Path) -> None:
+    study = found(folder=tmp_path, trials=2).study
+    known = study.user_attrs["archwright"]
+    old = ("data", "samples", "space", "objectives", "limits", "seed")
+    study.set_user_attr("archwright", {key: known[key] for key in old})
+    assert len(found(folder=tmp_path, trials=3, resume=True).study.trials) == 3
+
+
 def test_data_without_a_recipe_are_refused() -> None:
     data = replace(open_data("iris"), meta={})
     with pytest.raises(DataError, match="no recipe"):
@@ -421,6 +544,47 @@ def test_a_search_begins_at_the_users_network(tmp_path: Path) -> None:
     assert told(again) == told(result)
     bundle = result.save(tmp_path / "bundle")
     assert sum(found(data, start=bundle, space=None, trials=2).run["trials"].values()) == 2
+
+
+def told_of(result: Result, folder: Path) -> tuple[str, bool, bool]:
+    """What is said of a start: of the validation's rows, of those of the test, and whether it saw none of these."""
+    report = (result.save(folder) / "report.html").read_text()
+    card = (folder / "card.md").read_text()
+    (valid,) = [n for n in result.run["data"]["notices"] if "held back for validation" in n]
+    test = [n for n in result.run["data"]["notices"] if "rows of the test split: the test figure may be" in n]
+    assert all([notice in card for notice in [valid, *test]]) and report.count(valid) == 1
+    return valid.partition(" trained on ")[0].partition("begun from ")[2], bool(test), "never saw" in report
+
+
+def test_what_a_start_may_know_of_the_test_split_is_said(tmp_path: Path) -> None:
+    first = found(trials=1)
+    fresh = first.save(tmp_path / "first")
+    assert "start" not in first.run and "never saw" in (fresh / "report.html").read_text()
+    given: dict[str, Any] = {"space": None, "trials": 1}
+    same = found(start=fresh, **given)
+    start = same.run["start"]
+    assert start["from"] == str(fresh) and start["key"] == first.best.net.graph.key() and start["clean"]
+    assert told_of(same, tmp_path / "same") == ("was", False, True)
+    other = found(start=fresh, seed=1, **given)  # other rows are the test split
+    assert other.run["start"]["weights"] == start["weights"] and not other.run["start"]["clean"]
+    assert told_of(other, tmp_path / "other") == ("may have been", True, False)
+    # what it was begun from counts as well, and a net that is not a bundle may have seen everything
+    assert told_of(found(start=tmp_path / "same", **given), tmp_path / "third") == ("was", False, True)
+    assert told_of(found(start=tmp_path / "other", seed=1, **given), tmp_path / "fourth") == ("was", True, False)
+    plain = first.best.net.save(tmp_path / "plain")
+    assert told_of(found(start=plain, **given), tmp_path / "fifth") == ("may have been", True, False)
+    from_memory = found(start=first.best.net, **given)
+    assert from_memory.run["start"]["from"] == "memory" and not from_memory.run["start"]["clean"]
+    other.best.net.save(fresh)  # its record is that of other weights now
+    assert told_of(found(start=fresh, **given), tmp_path / "sixth") == ("may have been", True, False)
+
+
+def test_a_start_of_an_older_version_may_know_the_test_split(tmp_path: Path) -> None:
+    first = found(trials=1)
+    data = {key: value for key, value in first.run["data"].items() if key != "digest"}
+    old = replace(first.best, run={**first.run, "data": data}).save(tmp_path / "old")
+    result = found(start=old, space=None, trials=1)
+    assert told_of(result, tmp_path / "net") == ("may have been", True, False)
 
 
 @pytest.mark.parametrize("changes", [{"inputs": 5}, {"outputs": 2}])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from archwright import ops
+from archwright import live, ops
 from archwright.core.space import Space, Spec
 from archwright.data.data import Data, from_arrays
 from archwright.errors import FormatError, TypeMismatch
@@ -176,6 +176,21 @@ def test_around_a_net_and_its_folder(tmp_path: Path) -> None:
         assert Path(folder).parent == tmp_path / "start" and not list(Path(folder).parent.glob(".*"))
     assert len(list((tmp_path / "start").iterdir())) == 1  # training choices make no other net
     assert all(torch.equal(w, net.weights[n]) for n, w in load(folder).weights.items())
+
+
+def test_weights_of_an_earlier_start_are_not_taken(tmp_path: Path) -> None:
+    """The folder of a search outlives it: the user's network may have been trained further, or be another one."""
+    net, data = mlp(), table()
+    other = Net(net.graph, {name: 2 * w if w.is_floating_point() else w for name, w in net.weights.items()})
+    begun = [around(one, data, tmp_path / "start") for one in (net, other)]
+    assert begun[0].key == begun[1].key and begun[0].weights != begun[1].weights
+    trace = {**begun[0].space.random(np.random.default_rng(0)), **begun[0].known[0]}
+    for begin, made in zip(begun, (net, other), strict=True):
+        found = load(begin.folder(trace)).weights
+        assert all(torch.equal(w, made.weights[n]) for n, w in found.items())
+    assert around(net, data, tmp_path / "start").folder(trace) == begun[0].folder(trace)
+    live.clean(tmp_path)
+    assert not (tmp_path / "start").exists()
 
 
 def test_nets_for_other_data_and_no_nets(tmp_path: Path) -> None:

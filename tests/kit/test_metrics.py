@@ -132,3 +132,12 @@ def test_what_does_not_fit_the_samples() -> None:
     assert math.isnan(metric("neg_mean_squared_log_error", "regression")([2.0, 1], [[-3.0], [2]]))
     with pytest.raises(DataError, match=r"expected \[2, 1\]"):
         metric("r2", "regression")([2.0, 1], [[-3.0, 1], [2, 1]])
+
+
+def test_a_prediction_that_a_metric_does_not_allow_is_not_a_number() -> None:
+    """Targets may be 0, predictions may not: it is the prediction that does not fit."""
+    counts = np.array([0.0, 1.0, 3.0, 2.0])
+    deviance = metric("neg_mean_poisson_deviance", "regression")
+    assert np.isnan(deviance(counts, counts[:, None] - 0.5)) and deviance(counts, np.full((4, 1), 1.5)) < 0
+    with pytest.raises(DataError, match="does not fit the target"):
+        deviance(counts - 2, counts[:, None])
