@@ -384,9 +384,16 @@ class Loop:
 
     # ------------------------------------------------------------------------------------------------------- reading
     def ranked(self) -> list[Trial]:
-        """Complete trials from the best to the worst by the metric, then by the loss."""
+        """Complete trials from the best to the worst: by the metric, then by the other objectives in their order, so
+        that the first is on the front; then by the loss."""
         done = [trial for trial in self.book.trials(FRESH) if trial.values]
-        return sorted(done, key=lambda t: (self.ask.sign * self.ask.value(t), t.extra.get("loss", 0.0), t.number))
+        signs = [1.0 if o.direction == "min" else -1.0 for o in self.ask.objectives]
+
+        def rank(t: Trial) -> tuple[float, ...]:
+            others = [sign * value for sign, value in zip(signs, t.values, strict=True)]
+            return (self.ask.sign * self.ask.value(t), *others, t.extra.get("loss", 0.0), t.number)
+
+        return sorted(done, key=rank)
 
     def within(self) -> list[Trial]:
         """Those of them that keep to the limits: a resumed search may have others."""

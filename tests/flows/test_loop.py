@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from archwright.core.records import Trace, Trial
 from archwright.data.open import open_data
 from archwright.errors import ArchwrightError
 from archwright.flows import search as module
 from archwright.flows.jobs import Worker, failures
+from archwright.flows.loop import Loop
+from archwright.flows.objectives import objectives
 from archwright.flows.pool import STOPPED
 from archwright.flows.search import search
 
@@ -95,3 +99,19 @@ def test_jobs_that_end_early_are_expected_to(monkeypatch: pytest.MonkeyPatch) ->
     """They may take nine seconds, and take a hundredth: after the first have shown that, none is waited for."""
     run(monkeypatch, 100.0, 40)
     assert EVENTS[:3] == ["send 0", "send 1", "done 0"] and EVENTS[3:8].count("send 3") == 1
+
+
+def test_the_best_is_on_the_front() -> None:
+    """Also where many have the same error: then the other objectives decide, and only then the loss."""
+    told = [
+        ((0.2, 9, 0.5), 0.3), ((0.1, 50, 0.5), 0.1), ((0.1, 20, 0.7), 0.5), ((0.1, 20, 0.8), 0.4), ((0.3, 9, 0.5), 0),
+    ]  # fmt: skip
+    trials = [Trial(i, Trace({}), values, "complete", {"loss": loss}) for i, (values, loss) in enumerate(told)]
+    loop = object.__new__(Loop)
+    wanted = objectives("error,params,accuracy", "classification", 3)
+    ask = {"objectives": wanted, "sign": 1.0, "value": lambda t: t.values[0]}
+    vars(loop).update(ask=SimpleNamespace(**ask), book=SimpleNamespace(trials=lambda _: trials))
+    assert [t.number for t in loop.ranked()] == [3, 2, 1, 0, 4]
+    assert [t.number for t in loop.front()] == [3, 0]
+    trials.clear()
+    assert loop.ranked() == loop.front() == [] and loop.best() is None
