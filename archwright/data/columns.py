@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,18 @@ if TYPE_CHECKING:
 
 MISSING = ("", "?", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>", "#N/A", "NaT")
 """Texts that stand for a missing value, once spaces around them are taken away."""
+
+Signs = tuple[str, str]
+"""The decimal sign of numbers that are written as text, and the sign that groups their thousands ("" for none)."""
+PLAIN: Signs = (".", "")
+GROUPED = {
+    ",": r"[-+]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?",
+    ".": r"[-+]?[1-9]\d{0,2}(?:\.\d{3})+(?:,\d*)?",
+}
+"""How a number is written whose thousands are grouped by that sign."""
+
+BLOCK = 2**20
+"""Cells that are texts of Python's at once."""
 
 ISO = "ISO8601"
 FORMATS = (
@@ -46,13 +59,16 @@ def unique_names(names: Iterable[str]) -> list[str]:
     return list(found)
 
 
-def numbers(column: pd.Series) -> NDArray[np.float64]:
-    """The column as numbers [n], NaN for what is missing, infinite or no number. True is 1; durations are seconds."""
+def numbers(column: pd.Series, signs: Signs = PLAIN) -> NDArray[np.float64]:
+    """The column as numbers [n], NaN for what is missing, infinite or no number. True is 1; durations are seconds.
+
+    signs   of numbers that are texts
+    """
     import pandas as pd
 
     if isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.astype(column.cat.categories.dtype)
-    if pd.api.types.is_timedelta64_dtype(column.dtype):
+        found = np.append(numbers(pd.Series(column.cat.categories), signs), np.nan)[column.cat.codes]
+    elif pd.api.types.is_timedelta64_dtype(column.dtype):
         found = column.dt.total_seconds().to_numpy(np.float64, na_value=np.nan)
     elif pd.api.types.is_datetime64_any_dtype(column.dtype):
         found = dates(column)
@@ -61,13 +77,50 @@ def numbers(column: pd.Series) -> NDArray[np.float64]:
     elif pd.api.types.is_numeric_dtype(column.dtype):
         found = column.to_numpy(np.float64, na_value=np.nan)
     else:
-        try:
-            index, unique = pd.factorize(column)
-            parsed = pd.to_numeric(pd.Series(unique), errors="coerce")
-        except (TypeError, ValueError, OverflowError):  # cells that are no values at all
-            return np.full(len(column), np.nan)
-        found = np.append(parsed.to_numpy(np.float64, na_value=np.nan), np.nan)[index]
+        found = np.concatenate([_parsed(block, signs) for block in _blocks(column)])
     return np.where(np.isfinite(found), found, np.nan)
+
+
+def _parsed(column: pd.Series, signs: Signs) -> NDArray[np.float64]:
+    """Texts, or whatever else, as numbers."""
+    import pandas as pd
+
+    try:
+        index, unique = pd.factorize(column)
+        cells = pd.Series(unique)
+        if signs != PLAIN:
+            cells = _plain(cells.astype("str"), signs)
+        parsed = pd.to_numeric(cells, errors="coerce")
+    except (TypeError, ValueError, OverflowError):  # cells that are no values at all
+        return np.full(len(column), np.nan)
+    return np.append(parsed.to_numpy(np.float64, na_value=np.nan), np.nan)[index]
+
+
+def _plain(texts: pd.Series, signs: Signs) -> pd.Series:
+    """The texts with numbers written as Python writes them. A decimal point is one whatever the sign is."""
+    decimal, thousands = signs
+    texts = texts.str.strip()
+    if not texts.str.contains("[,.]" if decimal == "," else ",").any():
+        return texts
+    if thousands:
+        grouped = texts.str.fullmatch(GROUPED[thousands])
+        texts = texts.mask(grouped, texts.str.replace(thousands, "", regex=False))
+    return texts if decimal == "." else texts.str.replace(decimal, ".", regex=False)
+
+
+def _blocks(column: pd.Series) -> list[pd.Series]:
+    return [column.iloc[start : start + BLOCK] for start in range(0, max(1, len(column)), BLOCK)]
+
+
+def filled(column: pd.Series) -> NDArray[np.bool_]:
+    """Whether each cell holds something [n]."""
+    import pandas as pd
+
+    if pd.api.types.is_numeric_dtype(column.dtype):
+        return column.notna().to_numpy(bool)
+    if isinstance(column.dtype, pd.StringDtype):
+        return (column.notna() & ~column.str.strip().isin(MISSING)).to_numpy(bool)
+    return np.concatenate([values(block)[0] >= 0 for block in _blocks(column)])
 
 
 def values(column: pd.Series) -> tuple[NDArray[np.int64], list[str]]:
@@ -93,6 +146,24 @@ def written(value: Any) -> str | None:
         return str(int(value))
     text = str(value).strip()
     return None if text in MISSING else text
+
+
+def codes(texts: Sequence[str], known: Sequence[str]) -> NDArray[np.int64]:
+    """Which of the known texts each one is, -1 for none.
+
+    A text is the known one that is written alike; or else the same whole number (2.0 is 2), or, where nothing is known
+    but true and false, the same of these (TRUE is True).
+    """
+    truths = all(text.lower() in ("true", "false") for text in known)
+    alike = str.lower if truths else _whole
+    exact = {text: code for code, text in enumerate(known)}
+    loose = {alike(text): code for code, text in reversed(list(enumerate(known)))}
+    found = [exact[text] if text in exact else loose.get(alike(text), -1) for text in texts]
+    return np.array(found, np.int64)
+
+
+def _whole(text: str) -> str:
+    return re.sub(r"^([-+]?\d+)\.0*$", r"\1", text)
 
 
 def dates(column: pd.Series, format: str = ISO) -> NDArray[np.float64]:

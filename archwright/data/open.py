@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -172,9 +172,7 @@ def open_raw(source: Any, recipe: Recipe) -> tuple[Any, Array | None]:
         source, y = _read(existing(source), recipe)
     if isinstance(recipe, TableRecipe):
         frame = recipe.frame(source.to_frame() if isinstance(source, pd.Series) else source)
-        if y is None and recipe.target.name in frame.columns:
-            y = frame[recipe.target.name]
-        return frame, _truth(y, recipe.target)
+        return _with_truth(frame, y, recipe)
     if isinstance(source, pd.DataFrame):
         raise DataError(f"got a table, expected {recipe.kind}s: the network was trained with them")
     raw = source if isinstance(source, (list, tuple)) else _array(source)
@@ -185,6 +183,40 @@ def open_raw(source: Any, recipe: Recipe) -> tuple[Any, Array | None]:
     return raw, _truth(y, recipe.target)
 
 
+def open_parts(source: Any, recipe: Recipe) -> Iterator[tuple[Any, Array | None]]:
+    """What `open_raw` gives; of a file with a table that is large, chunk by chunk."""
+    if isinstance(recipe, TableRecipe) and isinstance(source, (str, os.PathLike)) and not _is_builtin(source):
+        path = existing(source)
+        if form_of(path, recipe) == "table":
+            yield from (_with_truth(chunk, None, recipe) for chunk in _chunks(path, recipe))
+            return
+    yield open_raw(source, recipe)
+
+
+def _chunks(path: Path, recipe: TableRecipe) -> Iterator[Any]:
+    """The columns of a file that are needed, and the target if it is there. Numbers are read with the file's signs."""
+    import pandas as pd
+
+    found = rows.of_file(path, recipe)
+    target = recipe.target
+    texts = {c.name for c in recipe.categories} | {d.name for d in recipe.dates}
+    if target.task == "classification" and all(isinstance(label, str) for label in target.labels):
+        texts |= {target.name}
+    wanted = {*recipe.needed, target.name}
+    kept = [name for name in found.names if name in wanted]
+    numbers = {number.name for number in recipe.numbers} | ({target.name} if target.task == "regression" else set())
+    for chunk in found.read(texts, None):  # of all columns: of some, pandas would read a row that is too long
+        chunk = chunk[kept]
+        written = [name for name in kept if name in numbers and not pd.api.types.is_numeric_dtype(chunk[name])]
+        yield chunk.assign(**{name: columns.numbers(chunk[name], found.signs) for name in written})
+
+
+def _with_truth(frame: Any, y: Any, recipe: TableRecipe) -> tuple[Any, Array | None]:
+    if y is None and recipe.target.name in frame.columns:
+        y = frame[recipe.target.name]
+    return frame, _truth(y, recipe.target)
+
+
 def _read(path: Path, recipe: Recipe) -> tuple[Any, Any]:
     """Raw inputs and targets of a path."""
     form = form_of(path, recipe)
@@ -192,10 +224,7 @@ def _read(path: Path, recipe: Recipe) -> tuple[Any, Any]:
     if form not in fitting[recipe.kind]:
         raise DataError(f"{path} holds {form}, expected {recipe.kind}s: the network was trained with them")
     if isinstance(recipe, TableRecipe) and form == "table":
-        texts = {c.name for c in recipe.categories} | {d.name for d in recipe.dates}
-        if all(isinstance(label, str) for label in recipe.target.labels):
-            texts |= {recipe.target.name}
-        return rows.of_file(path, recipe.columns if recipe.header else ()).whole(texts), None
+        return rows.joined(list(_chunks(path, recipe))).reset_index(drop=True), None
     if isinstance(recipe, ImageRecipe) and form == "images":
         return _labelled(image.raw_folder(path, recipe))
     if isinstance(recipe, SignalRecipe) and form == "sounds":
@@ -226,8 +255,7 @@ def _truth(y: Any, target: Target) -> Array | None:
     if y is None:
         return None
     if target.task == "regression":
-        columns_ = np.asarray(y).reshape(len(y), -1).T
-        found = np.stack([columns.numbers(pd.Series(column)) for column in columns_], 1)
+        found = np.stack([columns.numbers(pd.Series(column)) for column in np.atleast_2d(np.asarray(y).T)], 1)
         if not np.isfinite(found).any():
             return None
         return found[:, 0] if len(target.mean) == 1 else found
@@ -310,16 +338,18 @@ def _tables(path: Path, target: Any) -> tuple[rows.Rows, rows.Rows | None, list[
     if second.names != first.names:
         return first, None, [f"{name} is not used as the test split: it has other columns than {path.name}"]
     column = first.names[-1] if target is None else table.position(target, first.names)
-    known = _values(first, column)
-    strange = [text for text in _values(second, column) if text not in known]
-    if strange and len(known) <= 100:
-        return first, None, [f"{name} is not used as the test split: its target '{column}' holds '{strange[0]}'"]
+    known, others = _values(first, column, 101), _values(second, column, 10000)
+    strange = np.flatnonzero(columns.codes(others, known) < 0)
+    if len(strange) and len(known) <= 100:
+        found = others[strange[0]]
+        return first, None, [f"{name} is not used as the test split: its target '{column}' holds '{found}'"]
     return first, second, [f"the test split is {name}"]
 
 
-def _values(table_: rows.Rows, column: str) -> set[str]:
-    """The different texts of a column, of the first chunk."""
-    return set(columns.values(next(table_.read((), {column}))[column])[1])
+def _values(found: rows.Rows, column: str, most: int) -> list[str]:
+    """The different texts of a column in the first chunk, so many at most."""
+    cells = next(found.read({column}, {column}))[column]
+    return columns.values(cells.drop_duplicates().head(most))[1]
 
 
 def _given(given: Sequence[str] | None) -> list[str]:

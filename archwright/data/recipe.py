@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from archwright.data import columns, pixels, sound
+from archwright.data.columns import Signs
 from archwright.data.data import Array, Task
 from archwright.errors import DataError, FormatError
 
@@ -76,8 +77,8 @@ class Target:
         import pandas as pd
 
         index, texts = columns.values(pd.Series(raw))
-        known = {columns.written(label): code for code, label in enumerate(self.labels)}
-        return np.array([*[known.get(text, -1) for text in texts], -1], np.int64)[index]
+        known = [str(columns.written(label)) for label in self.labels]
+        return np.append(columns.codes(texts, known), -1)[index]
 
     def encode(self, raw: Any) -> Array:
         """Classes from 0 [n] int64, or standardised numbers [n, k] float32.
@@ -102,7 +103,7 @@ class Target:
         outputs = np.asarray(outputs)
         if self.task == "classification":
             return np.array(self.labels)[outputs.argmax(1)]
-        y = outputs.reshape(len(outputs), -1).astype(np.float64) * self.deviation + self.mean
+        y = outputs.reshape(len(outputs), len(self.mean)).astype(np.float64) * self.deviation + self.mean
         return y[:, 0] if len(self.mean) == 1 else y
 
 
@@ -152,6 +153,7 @@ class TableRecipe:
     categories  columns of values; dates: columns that become numbers
     ignored     (column, why) of the others
     header      whether the source gave the names; without, columns are known by their place
+    decimal, thousands   the signs in numbers that are text
     """
 
     kind: ClassVar[Literal["table"]] = "table"
@@ -162,6 +164,13 @@ class TableRecipe:
     dates: tuple[Date, ...] = ()
     ignored: tuple[tuple[str, str], ...] = ()
     header: bool = True
+    decimal: str = "."
+    thousands: str = ""
+
+    @property
+    def signs(self) -> Signs:
+        """The signs in numbers that are text."""
+        return self.decimal, self.thousands
 
     @property
     def codes(self) -> tuple[int, ...]:
@@ -187,26 +196,46 @@ class TableRecipe:
         plain = [n.name for n in self.numbers if n.name not in dated]
         return (*plain, *[d.name for d in self.dates], *[c.name for c in self.categories])
 
+    def placed(self, names: Sequence[str], header: bool = True) -> tuple[str, ...]:
+        """What the columns of a source are called here: by name or, where there is no header, by place.
+
+        Raises `DataError` if one is missing.
+        """
+        known = set(names)
+        if not self.header and not (header and known >= set(self.needed)):
+            return self._by_place(len(names))
+        missing = [name for name in self.needed if name not in known]
+        if missing:
+            raise DataError(
+                f"the table lacks column{'s' * (len(missing) > 1)} {_few(missing)} that the network was trained"
+                f" with: got {_few(names)}, add what is missing"
+            )
+        return tuple(names)
+
+    def _by_place(self, count: int) -> tuple[str, ...]:
+        """The names of so many columns: the features, or all columns of the source."""
+        features = tuple([name for name in self.columns if name != self.target.name])
+        if count not in (len(features), len(self.columns)):
+            raise DataError(
+                f"the table has {count} columns, expected the {len(features)} that the network was trained with, in the"
+                " same order"
+            )
+        return features if count == len(features) else self.columns
+
     def frame(self, raw: Any) -> pd.DataFrame:
         """What was given as a DataFrame with the columns by name. Raises `DataError` if one is missing."""
         import pandas as pd
 
-        features = [name for name in self.columns if name != self.target.name]
-        if not isinstance(raw, pd.DataFrame):
+        if isinstance(raw, pd.DataFrame):
+            frame = columns.named(raw)
+            names = self.placed(list(frame.columns))
+        else:
             array = np.asarray(raw)
             if array.ndim != 2:
-                raise DataError(f"got an array of shape {array.shape}, expected [rows, {len(features)} columns]")
-            return _placed(pd.DataFrame(array), features, self.columns)
-        raw = columns.named(raw)
-        if self.header or set(self.needed) <= set(raw.columns):
-            missing = [name for name in self.needed if name not in raw.columns]
-            if missing:
-                raise DataError(
-                    f"the table lacks column{'s' * (len(missing) > 1)} {_few(missing)} that the network was trained"
-                    f" with: got {_few([str(name) for name in raw.columns])}, add what is missing"
-                )
-            return raw
-        return _placed(raw, features, self.columns)
+                expected = len([name for name in self.columns if name != self.target.name])
+                raise DataError(f"got an array of shape {array.shape}, expected [rows, {expected} columns]")
+            frame, names = pd.DataFrame(array), self._by_place(array.shape[1])
+        return frame if list(names) == list(frame.columns) else frame.set_axis(list(names), axis=1)
 
     def encode(self, raw: Any) -> tuple[Array, ...]:
         """Numbers [n, F] float32 with NaN for missing, and categories [n, C] int64; what is empty is left out."""
@@ -221,15 +250,14 @@ class TableRecipe:
                     name, part = derived[number.name]
                     x = columns.date_part(days[name], part)
                 else:
-                    x = columns.numbers(frame[number.name])
+                    x = columns.numbers(frame[number.name], self.signs)
                 numbers[:, i] = np.clip(x, -FLOAT32, FLOAT32)
             found.append(numbers)
         if self.categories:
             codes = np.zeros((len(frame), len(self.categories)), np.int64)
             for i, category in enumerate(self.categories):
                 index, texts = columns.values(frame[category.name])
-                known = {value: code for code, value in enumerate(category.values, 1)}
-                codes[:, i] = np.array([*[known.get(text, 0) for text in texts], 0], np.int64)[index]
+                codes[:, i] = np.append(columns.codes(texts, category.values) + 1, 0)[index]
             found.append(codes)
         return tuple(found)
 
@@ -400,7 +428,7 @@ _SHAPES: dict[str, Any] = {
     "name": str, "task": ("classification", "regression"), "labels": (Label,), "columns": (str,), "values": (str,),
     "parts": columns.PARTS, "format": str, "header": bool, "mask": bool, "missing": bool, "fill": float,
     "knots": (float,), "scores": (float,), "size": (int,), "channels": int, "length": int,
-    "rate": int, "dtype": ("uint8", "float32"),
+    "rate": int, "dtype": ("uint8", "float32"), "decimal": (".", ","), "thousands": ("", ".", ","),
 }  # fmt: skip
 """What each entry has to be; `mean` and `deviation` are a number in `Number`, and elsewhere a list."""
 
@@ -427,9 +455,9 @@ def _entry(cls: Any, name: str, value: Any, where: str) -> Any:
         return None if value is None else _front(value, where)
     if name == "rate" and value is None:
         return None
-    if name in ("task", "dtype"):
+    if name in ("task", "dtype", "decimal", "thousands"):
         if value not in _SHAPES[name]:
-            raise FormatError(f"{where} is {value!r}, expected one of {', '.join(_SHAPES[name])}")
+            raise FormatError(f"{where} is {value!r}, expected one of {', '.join(filter(None, _SHAPES[name]))}")
         return value
     if name == "parts":
         found = _value(value, (str,), where)
@@ -479,6 +507,8 @@ def _agree(recipe: Recipe) -> None:
     if len(target.mean) != len(target.deviation) or not target.mean:
         raise FormatError(f"target has {len(target.mean)} means, {len(target.deviation)} deviations, expected as many")
     if isinstance(recipe, TableRecipe):
+        if recipe.decimal == recipe.thousands:
+            raise FormatError(f"recipe.decimal and recipe.thousands are both {recipe.decimal!r}, expected two signs")
         for number in recipe.numbers:
             rising = all(a < b for a, b in zip(number.knots, number.knots[1:], strict=False))
             if len(number.knots) != len(number.scores) or not rising:
@@ -492,17 +522,6 @@ def _agree(recipe: Recipe) -> None:
         raise FormatError(f"recipe.size is {recipe.size}, expected height and width")
     if isinstance(recipe, SignalRecipe) and recipe.front is not None and recipe.rate is None:
         raise FormatError("the recipe has a front end but no rate, expected the rate in Hz")
-
-
-def _placed(frame: pd.DataFrame, features: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
-    """The frame with its columns named by their place: the features, or all columns of the source."""
-    width = frame.shape[1]
-    if width not in (len(features), len(names)):
-        raise DataError(
-            f"the table has {width} columns, expected the {len(features)} that the network was trained with, in the"
-            " same order"
-        )
-    return frame.set_axis(list(features if width == len(features) else names), axis=1)
 
 
 def _few(names: Sequence[str], most: int = 8) -> str:

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import itertools
 import os
-from collections import Counter
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from archwright.data.columns import MISSING, named, unique_names
+from archwright.data import dialect
+from archwright.data.columns import MISSING, PLAIN, Signs, named, unique_names
 from archwright.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from archwright.data.recipe import TableRecipe
+
 LARGE = 192 * 2**20
 """Bytes of a file (unpacked) from which on it is read in chunks, twice, instead of once as a whole."""
 CHUNK = 48 * 2**20
 """Bytes of a file that make one chunk."""
-HEAD = 256 * 2**10
-"""Characters of a file from which separator and header are guessed."""
 PACKED = 6
 """Bytes that one byte of a .gz file is taken to hold."""
 
@@ -39,6 +36,8 @@ class Rows:
     header   whether the source gave the names
     large    whether the whole had better not be in memory
     bytes    about how many bytes it has, and `width` about how many of them a row has
+    unnamed  whether the first column has no name of its own, as the one has in which pandas writes an index
+    signs    of its numbers, where they are text
     notices  what has to be said about how it was read
     """
 
@@ -48,13 +47,27 @@ class Rows:
     large: bool = False
     bytes: int = 0
     width: int = 1
+    unnamed: bool = False
+    signs: Signs = PLAIN
     notices: tuple[str, ...] = ()
 
     def whole(self, texts: Collection[str] = (), wanted: Collection[str] | None = None) -> pd.DataFrame:
         """All rows."""
-        import pandas as pd
+        return joined(list(self.read(texts, wanted))).reset_index(drop=True)
 
-        return pd.concat(list(self.read(texts, wanted)), ignore_index=True)
+
+def joined(chunks: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The chunks one after the other. Columns that are categorical in all of them stay so."""
+    import pandas as pd
+
+    if len(chunks) == 1:
+        return chunks[0]
+    found = pd.concat(chunks)
+    for name in found.columns:
+        parts = [chunk[name] for chunk in chunks]
+        if all(isinstance(part.dtype, pd.CategoricalDtype) for part in parts):
+            found[name] = pd.api.types.union_categoricals(parts)
+    return found
 
 
 def of_frame(frame: pd.DataFrame) -> Rows:
@@ -62,18 +75,34 @@ def of_frame(frame: pd.DataFrame) -> Rows:
     import pandas as pd
 
     header = not isinstance(frame.columns, pd.RangeIndex)
+    unnamed = bool(header and frame.shape[1]) and _is_unnamed(str(frame.columns[0]))
     frame = named(frame if header else frame.set_axis([f"x{i}" for i in range(frame.shape[1])], axis=1))
     if frame.shape[1] == 0:
         raise DataError("the table has no columns, expected at least one")
-    return Rows(tuple(frame.columns), lambda texts, wanted: iter([_only(frame, wanted)]), header)
+    return Rows(tuple(frame.columns), lambda texts, wanted: iter([_only(frame, wanted)]), header, unnamed=unnamed)
 
 
 def _only(frame: pd.DataFrame, wanted: Collection[str] | None) -> pd.DataFrame:
     return frame if wanted is None else frame[[name for name in frame.columns if name in wanted]]
 
 
-def of_parquet(path: Path) -> Rows:
-    """A Parquet file. Raises `DataError` for what is none."""
+def _is_unnamed(name: str) -> bool:
+    return name.strip() in ("", "Unnamed: 0")
+
+
+def of_file(path: str | os.PathLike[str], recipe: TableRecipe | None = None) -> Rows:
+    """A table file by its ending; with a recipe, one that it is for: the columns are then named as there."""
+    path = Path(path)
+    return (of_parquet if path.suffix.lower() in (".parquet", ".pq") else of_csv)(path, recipe)
+
+
+# ------------------------------------------------------------------------------------------------------------ Parquet
+_INDEX = re.compile(r"__index_level_\d+__")
+"""Columns in which pandas keeps an index without a name."""
+
+
+def of_parquet(path: Path, recipe: TableRecipe | None = None) -> Rows:
+    """A Parquet file; `recipe` as in `of_file`. Raises `DataError` for what is none."""
     import pyarrow
     import pyarrow.parquet as parquet
 
@@ -81,44 +110,61 @@ def of_parquet(path: Path) -> Rows:
         with parquet.ParquetFile(path) as file:
             schema, count = file.schema_arrow, file.metadata.num_rows
             groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-            size = sum(group.total_byte_size for group in groups)
+            encoded = sum(group.total_byte_size for group in groups)
+            sample = next(file.iter_batches(1024), None)
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
-    if not count or not schema.names:
-        raise DataError(f"{path} holds {count} rows and {len(schema.names)} columns, expected some of both")
-    names = tuple(unique_names(schema.names))
-    width = max(1, size // count)
+    ours = [name for name in schema.names if not _INDEX.fullmatch(name)]
+    if not count or not ours:
+        raise DataError(f"{path} holds {count} rows and {len(ours)} columns, expected some of both")
+    width = max(8 * len(ours), sample.nbytes // max(1, sample.num_rows), encoded // count)  # repetition is encoded away
+    unnamed = _is_unnamed(schema.names[0])
+    every = unique_names(schema.names)
+    names = tuple([name for name, theirs in zip(every, schema.names, strict=True) if not _INDEX.fullmatch(theirs)])
+    placed = dict(zip(names, recipe.placed(names) if recipe is not None else names, strict=True))
+    large = count * width >= LARGE
 
     def read(texts: Collection[str], wanted: Collection[str] | None) -> Iterator[pd.DataFrame]:
+        chosen = [name for name in every if name in placed and (wanted is None or placed[name] in wanted)]
+        columns = chosen if every == schema.names else None  # two of the same name cannot be chosen from
         with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(max(1, CHUNK // width) if size >= LARGE else count):
-                yield _only(batch.to_pandas().set_axis(list(names), axis=1), wanted)
+            for batch in file.iter_batches(max(1, CHUNK // width) if large else count, columns=columns):
+                frame = batch.to_pandas(ignore_metadata=True)
+                frame = frame if columns is not None else frame.set_axis(every, axis=1)
+                yield frame[chosen].rename(columns=placed)
 
-    return Rows(names, read, large=size >= LARGE, bytes=size, width=width)
+    signs = PLAIN if recipe is None else recipe.signs
+    return Rows(tuple(placed.values()), read, True, large, count * width, width, unnamed, signs)
 
 
 # ---------------------------------------------------------------------------------------------------------------- CSV
-def of_csv(path: Path, known: Collection[str] | None = None) -> Rows:
-    """A CSV file, also packed (.gz): separator, header and decimal point are guessed from its beginning.
+def of_csv(path: Path, recipe: TableRecipe | None = None) -> Rows:
+    """A CSV file, also packed (.gz): separator, header and the signs in numbers are guessed from its beginning.
 
-    known   names of columns one of which a header has to hold; none if no header is expected
+    With a recipe (see `of_file`) a header has to hold one of its names, only columns that it needs say what the signs
+    are, and where they don't, its own count.
 
     Raises `DataError` if it is empty, holds a header only, or cannot be read.
     """
-    text, encoding, complete = _beginning(path)
-    if not text.strip():
+    lines, encoding = dialect.beginning(path)
+    if all(dialect.EMPTY.fullmatch(line) for line in lines):
         raise DataError(f"{path} is empty, expected a table with a row for each sample")
-    lines = list(io.StringIO(text, newline=""))
-    lines = lines if complete or len(lines) < 2 else lines[:-1]
-    separator = _separator(lines)
-    cells = _cells(lines, separator)
-    if known is None:
-        header = _has_header(cells)
-    else:
-        header = any(cell in known for cell in cells[0]) or _votes(cells) > 0
+    known = recipe.columns if recipe is not None and recipe.header else ()
+    separator = dialect.separator(lines, known)
+    cells = dialect.cells(lines, separator)
+    header = dialect.has_header(cells, None if recipe is None else known)
     if header and len(cells) == 1:
         raise DataError(f"{path} holds a header and no rows, expected a row for each sample")
-    names = tuple(unique_names(_header(cells) if header else [f"x{i}" for i in range(len(cells[0]))]))
+    given = dialect.header(cells) if header else [f"x{i}" for i in range(len(cells[0]))]
+    names = tuple(unique_names(given))
+    columns = dialect.columns(cells[1:] if header else cells)
+    former = None
+    if recipe is not None:
+        names = recipe.placed(names, header)
+        needed = {*recipe.needed, recipe.target.name}
+        columns = [column for name, column in zip(names, columns, strict=False) if name in needed]
+        former = None if recipe.signs == PLAIN else recipe.signs
+    signs = dialect.signs(columns, separator, former)
     packed = path.suffix.lower() == ".gz"
     size = path.stat().st_size * (PACKED if packed else 1)
     width = max(1, sum(map(len, lines)) // len(lines))
@@ -127,9 +173,8 @@ def of_csv(path: Path, known: Collection[str] | None = None) -> Rows:
     )
     options = {
         "sep": separator, "header": 0 if header else None, "names": list(names), "index_col": False,
-        "encoding": encoding, "encoding_errors": "replace", "na_values": list(MISSING), "skipinitialspace": True,
-        "decimal": _decimal(cells, separator), "low_memory": False,
-        "compression": "gzip" if packed else None,
+        "encoding": encoding, "na_values": list(MISSING), "skipinitialspace": True, "decimal": signs[0],
+        "low_memory": False, "compression": "gzip" if packed else None,
     }  # fmt: skip
 
     def read(texts: Collection[str], wanted: Collection[str] | None) -> Iterator[pd.DataFrame]:
@@ -140,7 +185,8 @@ def of_csv(path: Path, known: Collection[str] | None = None) -> Rows:
             chosen["chunksize"] = max(1, CHUNK // width)
         yield from _parsed(path, {**options, **chosen}, len(names))
 
-    return Rows(names, read, header, size >= LARGE, size, width, notices)
+    unnamed = header and _is_unnamed(given[0])
+    return Rows(names, read, header, size >= LARGE, size, width, unnamed, signs, notices)
 
 
 def _parsed(path: Path, options: dict[str, Any], width: int) -> Iterator[pd.DataFrame]:
@@ -154,7 +200,8 @@ def _parsed(path: Path, options: dict[str, Any], width: int) -> Iterator[pd.Data
         with found as chunks:
             while (chunk := _strictly(lambda: next(chunks, None))) is not None:
                 yield chunk
-    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError, OSError, EOFError) as error:
+    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError,
+            *dialect.UNREADABLE) as error:  # fmt: skip
         reason = str(error).strip().splitlines()[-1].replace("C error: ", "").replace("Error tokenizing data. ", "")
         raise DataError(f"{path} cannot be read as a table of {width} columns: {reason}") from None
 
@@ -168,112 +215,3 @@ def _strictly(read: Callable[[], Any]) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
         return read()
-
-
-def _beginning(path: Path) -> tuple[str, str, bool]:
-    """The first characters of a file, its encoding, and whether they are all of it."""
-    opener: Any = gzip.open if path.suffix.lower() == ".gz" else open
-    try:
-        with opener(path, "rb") as file:
-            raw = file.read(HEAD + 1)
-    except (OSError, EOFError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
-    complete, raw = len(raw) <= HEAD, raw[:HEAD]
-    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return raw[: len(raw) // 2 * 2].decode("utf-16", "replace"), "utf-16", complete
-    if b"\0" in raw:
-        raise DataError(f"{path} is not text, expected a CSV file")
-    for cut in range(4):  # the last character may be cut in two
-        try:
-            return raw[: len(raw) - cut].decode("utf-8-sig"), "utf-8-sig", complete
-        except UnicodeDecodeError:
-            continue
-    return raw.decode("latin-1"), "latin-1", complete
-
-
-def _cells(lines: Sequence[str], separator: str) -> list[list[str]]:
-    if separator == r"\s+":
-        return [line.split() for line in lines if line.strip()]
-    found = csv.reader(lines, delimiter=separator, skipinitialspace=True)
-    return [[cell.strip() for cell in row] for row in found if any(row)]
-
-
-def _separator(lines: Sequence[str]) -> str:
-    """The separator that divides most lines into equally many cells, and into most of them; a comma if none does."""
-    best, most = ",", (0.0, 1)
-    for separator in (",", ";", "\t", "|", r"\s+"):
-        sizes = Counter(len(row) for row in _cells(lines[:200], separator))
-        size, count = max(sizes.items(), key=lambda item: (item[1], item[0]))
-        share = round(count / sum(sizes.values()), 1)
-        if size > 1 and share >= 0.8 and (separator != r"\s+" or most[1] == 1) and (share, size) > most:
-            best, most = separator, (share, size)
-    return best
-
-
-def _has_header(cells: Sequence[Sequence[str]]) -> bool:
-    """Whether the first row names the columns: it holds no number where the rows below do. Where no column holds
-    numbers, whether none of its cells comes again in its column."""
-    votes = _votes(cells)
-    if votes:
-        return votes > 0
-    if len(cells) == 1:
-        return not any(_is_number(cell) for cell in cells[0])
-    return not any(name in column for name, column in zip(cells[0], _columns(cells), strict=False) if name)
-
-
-def _columns(cells: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
-    """The cells below the first row, by column."""
-    return list(itertools.zip_longest(*cells[1:500], fillvalue=""))[: len(cells[0])]
-
-
-def _votes(cells: Sequence[Sequence[str]]) -> int:
-    """How many more columns of numbers begin with something else than with a number."""
-    votes = 0
-    for name, column in zip(cells[0], _columns(cells), strict=False):
-        known = [cell for cell in column if cell not in MISSING]
-        if known and sum(map(_is_number, known)) > 0.9 * len(known) and name not in MISSING:
-            votes += -1 if _is_number(name) else 1
-    return votes
-
-
-def _header(cells: Sequence[Sequence[str]]) -> list[str]:
-    """The names in the first row. Where it is shorter than the rows, they begin with a name, or end with nothing."""
-    names, width = list(cells[0]), Counter(len(row) for row in cells[1:]).most_common(1)[0][0]
-    extra = [""] * max(0, width - len(names))
-    ends = any(row[-1] for row in cells[1:] if len(row) == width)
-    return [*extra, *names] if ends else [*names, *extra]
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell.replace(",", ".") if cell.count(",") == 1 else cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _decimal(cells: Sequence[Sequence[str]], separator: str) -> str:
-    """A comma, if the cells hold numbers with one and none with a point."""
-    if separator == ",":
-        return "."
-    plain = [cell for row in cells[1:500] for cell in row if _is_number(cell)]
-    return "," if any("," in cell for cell in plain) and not any("." in cell for cell in plain) else "."
-
-
-def of_file(path: str | os.PathLike[str], known: Collection[str] | None = None) -> Rows:
-    """A table file by its ending; `known` as in `of_csv`."""
-    path = Path(path)
-    return of_parquet(path) if path.suffix.lower() in (".parquet", ".pq") else of_csv(path, known)
-
-
-def chain(first: Rows, second: Rows) -> Rows:
-    """The rows of the first, then those of the second, which has the same columns by name or by place."""
-
-    def read(texts: Collection[str], wanted: Collection[str] | None) -> Iterator[pd.DataFrame]:
-        yield from first.read(texts, wanted)
-        yield from second.read(texts, wanted)
-
-    return Rows(
-        first.names, read, first.header, first.large or second.large, first.bytes + second.bytes, first.width,
-        first.notices,
-    )  # fmt: skip

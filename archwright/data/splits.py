@@ -27,7 +27,8 @@ def divide(
 
     target   classes or numbers [n]; at random, each class is divided alike, and one of a single sample is for training
     times    numbers [n]: the oldest samples are for training, the newest for the test; NaN counts as oldest
-    groups   [n]: the samples of a group stay together, in a split chosen at random
+    groups   [n]: the samples of a group stay together, in a split chosen at random; with times, in one that the newest
+             sample of the group decides
     given    [n] of "train", "valid", "test": what the source itself says. Without "valid", that is taken from "train"
              in one of the ways above; without "test", likewise
 
@@ -36,23 +37,28 @@ def divide(
     count = len(target)
     if not (0 <= valid < 1 and 0 <= test < 1 and valid + test < 1):
         raise DataError(f"got valid={valid} and test={test}, expected shares that leave something for training")
-    home = np.array(["train"] * count if given is None else list(given), object)
-    wanted = {"valid": valid if "valid" not in home else 0.0, "test": test if "test" not in home else 0.0}
-    rest = np.flatnonzero(home == "train")
+    if given is not None:
+        home = np.array(list(given), object)
+        rest = np.flatnonzero(home == "train")
+        inner, how = divide(
+            np.asarray(target)[rest], task, rng, valid=valid if "valid" not in home else 0.0,
+            test=test if "test" not in home else 0.0, times=None if times is None else np.asarray(times)[rest],
+            groups=None if groups is None else np.asarray(groups)[rest],
+        )  # fmt: skip
+        found = {name: np.concatenate([rest[inner[name]], np.flatnonzero(home == name)]) for name in SPLITS[1:]}
+        found = {name: np.sort(places) for name, places in found.items()}
+        return {"train": rest[inner["train"]], **found}, "given" if "valid" in home else how
+    wanted = {"valid": valid, "test": test}
     needed = 1 + sum(share > 0 for share in wanted.values())
-    if len(rest) < needed:
-        some = f"{len(rest)} sample{'s' * (len(rest) != 1)}"
+    if count < needed:
+        some = f"{count} sample{'s' * (count != 1)}"
         raise DataError(f"got {some} to divide, expected at least {needed}: one for each split")
-    if times is not None:
-        inner, how = _temporal(np.asarray(times, float)[rest], wanted), "temporal"
-    elif groups is not None:
-        inner, how = _grouped(np.asarray(groups)[rest], wanted, rng), "group"
-    else:
-        inner, how = _random(np.asarray(target)[rest], task, wanted, rng), "random"
-    if given is not None and "valid" in home:
-        how = "given"
-    found = {name: np.sort(np.concatenate([rest[inner[name]], np.flatnonzero(home == name)])) for name in SPLITS[1:]}
-    return {"train": rest[inner["train"]], **found}, how
+    when = None if times is None else np.nan_to_num(np.asarray(times, float), nan=-np.inf)
+    if groups is not None:
+        return _grouped(np.asarray(groups), wanted, rng, when), "group" if when is None else "temporal"
+    if when is not None:
+        return _temporal(when, wanted), "temporal"
+    return _random(np.asarray(target), task, wanted, rng), "random"
 
 
 def numbered(groups: Array | None) -> Array | None:
@@ -85,18 +91,24 @@ def _spare(target: Array, train: Array, task: Task) -> Array:
 
 
 def _temporal(times: Array, wanted: dict[str, float]) -> Splits:
-    order = np.argsort(np.nan_to_num(times, nan=-np.inf), kind="stable")
+    order = np.argsort(times, kind="stable")
     sizes = {name: max(1, round(share * len(order))) if share else 0 for name, share in wanted.items()}
     edges = np.cumsum([max(1, len(order) - sum(sizes.values())), sizes["valid"]])
     return {name: np.sort(part) for name, part in zip(SPLITS, np.split(order, edges), strict=True)}
 
 
-def _grouped(groups: Array, wanted: dict[str, float], rng: np.random.Generator) -> Splits:
+def _grouped(groups: Array, wanted: dict[str, float], rng: np.random.Generator, times: Array | None) -> Splits:
+    """Whole groups: the newest, or those that the chance puts last, are for the test."""
     names, which, counts = np.unique(groups, return_inverse=True, return_counts=True)
     needed = 1 + sum(share > 0 for share in wanted.values())
     if len(names) < needed:
         raise DataError(f"got {len(names)} groups, expected at least {needed}: one for each split")
-    order = list(rng.permutation(len(names)))
+    if times is None:
+        order = list(rng.permutation(len(names)))
+    else:
+        newest = np.full(len(names), -np.inf)
+        np.maximum.at(newest, which, times)
+        order = list(np.argsort(newest, kind="stable"))
     home = np.zeros(len(names), int)  # place in SPLITS
     for name in ("test", "valid"):
         wished, taken = wanted[name] * len(groups), 0

@@ -2,7 +2,8 @@
 
 A column is, in this order of tests, on the rows of the train split (a sample of them, if they are very many):
 
-    ignored    all missing, or one value only; numbers that number the rows, or are whole, all different and beyond 2^53
+    ignored    all missing, or one value only; numbers that number the rows (whole and all different in a first column
+               without a name, or with hardly a gap), or are whole, all different and beyond 2^53
     number     numbers, also if up to one in twenty is something else; durations
     date       dates, as type or as text that is written like one
     ignored    texts of which more than half are different: names of rows, or free text if they are long
@@ -21,7 +22,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
@@ -31,7 +33,7 @@ import numpy as np
 from archwright.data import columns
 from archwright.data.data import Array, Data, Task
 from archwright.data.recipe import FLOAT32, Category, Date, Label, Number, TableRecipe, Target
-from archwright.data.rows import Rows, chain
+from archwright.data.rows import Rows, joined
 from archwright.data.splits import divide, numbered
 from archwright.data.store import gather
 from archwright.errors import DataError
@@ -61,10 +63,13 @@ def position(wanted: str | int, names: tuple[str, ...], role: str = "target") ->
     )
 
 
-def target_of(raw: Any, name: str, task: Task | None) -> tuple[Target, Array, Array]:
+def target_of(
+    raw: Any, name: str, task: Task | None, signs: columns.Signs = columns.PLAIN
+) -> tuple[Target, Array, Array]:
     """The target without its scale; what it holds (classes [n] int64, or numbers [n, k] float64); which are known [n].
 
     raw    Series or array [n], or numbers [n, k]
+    signs  of numbers that are text
     Raises `DataError` if there is nothing to learn, or the task does not suit the values.
     """
     import pandas as pd
@@ -78,11 +83,12 @@ def target_of(raw: Any, name: str, task: Task | None) -> tuple[Target, Array, Ar
         return Target(name, "regression"), y, np.isfinite(y).all(1)
     column = raw if isinstance(raw, pd.Series) else pd.Series(np.asarray(raw).reshape(len(raw)))
     column = column.infer_objects()
-    y = columns.numbers(column)
-    index, texts = columns.values(column)
+    y = columns.numbers(column, signs)
+    filled = columns.filled(column)
+    count = int(filled.sum())
     numeric = not isinstance(column.dtype, (pd.BooleanDtype, pd.CategoricalDtype)) and column.dtype != bool
-    numeric = numeric and int(np.isfinite(y).sum()) >= 0.95 * int((index >= 0).sum())
-    if not (index >= 0).any():
+    numeric = numeric and int(np.isfinite(y).sum()) >= 0.95 * count
+    if not count:
         raise DataError(f"target '{name}' has no values: all {len(column)} are missing")
     if task is None:
         known = y[np.isfinite(y)]
@@ -92,12 +98,14 @@ def target_of(raw: Any, name: str, task: Task | None) -> tuple[Target, Array, Ar
         task = "classification" if few or not numeric else "regression"
     if task == "regression":
         if not np.isfinite(y).any():
-            raise DataError(f"target '{name}' holds {texts[0]!r}, expected numbers for regression")
+            held = columns.written(column[filled].iloc[0])
+            raise DataError(f"target '{name}' holds {held!r}, expected numbers for regression")
         return Target(name, task), y[:, None], np.isfinite(y)
+    index, texts = columns.values(column)
     labels, code = _labels(column, texts)
     if len(labels) < 2:
         raise DataError(f"target '{name}' has one class, {labels[0]!r}, in all rows: there is nothing to learn")
-    if len(labels) > max(20, int((index >= 0).sum()) // 2):
+    if len(labels) > max(20, count // 2):
         raise DataError(
             f"target '{name}' has {len(labels)} different values in {len(column)} rows, expected classes that come"
             " again: name another column, or give the task regression"
@@ -126,13 +134,14 @@ def _labels(column: pd.Series, texts: list[str]) -> tuple[list[Label], list[int]
 # -------------------------------------------------------------------------------------------------------------- recipe
 def fit(
     frame: pd.DataFrame, target: Target, names: tuple[str, ...], *, rows: int, header: bool = True,
-    ignored: dict[str, str] | None = None, plain: bool = False,
+    ignored: dict[str, str] | None = None, plain: bool = False, signs: columns.Signs = columns.PLAIN,
 ) -> TableRecipe:  # fmt: skip
     """The recipe for rows of the train split.
 
     names    all columns of the source; rows: how many rows that has
     ignored  column -> why, of those that are to be left out
     plain    whether the columns are an array's: then a number is never taken for the name of a row
+    signs    of numbers that are text
 
     Raises `DataError` if no column is left.
     """
@@ -141,7 +150,7 @@ def fit(
     for name in names:
         if name == target.name or name in reasons:
             continue
-        role = _role(frame[name], name, rows, plain)
+        role = _role(frame[name], name, rows, plain, signs)
         if isinstance(role, str):
             reasons[name] = role
         else:
@@ -163,7 +172,7 @@ def fit(
         raise DataError(f"no column is left to learn from: {describe(reasons) or 'the target is the only one'}")
     return TableRecipe(
         target, names, tuple(numbers), categories, tuple([date for date in dates.values() if date.parts]),
-        tuple([(name, reasons[name]) for name in names if name in reasons]), header,
+        tuple([(name, reasons[name]) for name in names if name in reasons]), header, *signs,
     )  # fmt: skip
 
 
@@ -179,7 +188,7 @@ def describe(reasons: dict[str, str]) -> str:
     return "left out: " + "; ".join(parts) if parts else ""
 
 
-def _role(column: pd.Series, name: str, rows: int, plain: bool) -> Number | Category | Date | str:
+def _role(column: pd.Series, name: str, rows: int, plain: bool, signs: columns.Signs) -> Number | Category | Date | str:
     """What a column is, or why it is ignored."""
     import pandas as pd
 
@@ -188,7 +197,7 @@ def _role(column: pd.Series, name: str, rows: int, plain: bool) -> Number | Cate
         return Date(name, columns.ISO, ()) if column.notna().any() else "all values are missing"
     numeric = pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_timedelta64_dtype(kind)
     if numeric and not pd.api.types.is_bool_dtype(kind):
-        return _numeric(column, name, rows, plain)
+        return _numeric(column, name, rows, plain, signs)
     try:
         index, texts = columns.values(column)
     except TypeError:
@@ -198,17 +207,17 @@ def _role(column: pd.Series, name: str, rows: int, plain: bool) -> Number | Cate
         return "all values are missing"
     counts = np.bincount(index[index >= 0], minlength=len(texts))
     if not isinstance(kind, pd.CategoricalDtype):
-        known = np.isfinite(columns.numbers(pd.Series(texts, dtype="str")))
+        known = np.isfinite(columns.numbers(pd.Series(texts, dtype="str"), signs))
         if counts[known].sum() >= 0.95 * filled:
-            return _numeric(column, name, rows, plain)
+            return _numeric(column, name, rows, plain, signs)
         format = columns.date_format([texts[i] for i in np.argsort(-counts, kind="stable")[:1000]])
         if format is not None:
             return Date(name, format, ())
     return _category(name, texts, counts, filled == len(column), plain)
 
 
-def _numeric(column: pd.Series, name: str, rows: int, plain: bool) -> Number | str:
-    x = columns.numbers(column)
+def _numeric(column: pd.Series, name: str, rows: int, plain: bool, signs: columns.Signs) -> Number | str:
+    x = columns.numbers(column, signs)
     known = x[np.isfinite(x)]
     if not len(known):
         return "all values are missing"
@@ -272,40 +281,69 @@ def _category(name: str, texts: list[str], counts: Array, whole: bool, plain: bo
 # ---------------------------------------------------------------------------------------------------------------- open
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """What one pass over all rows finds.
+    """What is known of all rows.
 
+    counts  rows of each table
     sample  some of the rows, or all: their index is the place of the row
     texts   columns that hold text somewhere
-    kept    columns of which all rows are kept: name -> Series
     """
 
-    count: int
+    counts: tuple[int, ...]
     sample: pd.DataFrame
     texts: frozenset[str]
-    kept: dict[str, pd.Series]
 
 
-def survey(rows: Rows, kept: set[str], seed: int) -> Survey:
-    """Read all rows once."""
+def survey(tables: Sequence[Rows], kept: set[str], seed: int) -> tuple[Survey, pd.DataFrame]:
+    """Read all rows of tables with the same columns once, and keep some columns whole.
+
+    Columns that are numbers in one chunk and text in another are read again, as text: what a cell holds must not depend
+    on where it stands.
+    """
+    rng = np.random.default_rng([seed, 7])
+    size = sum(table.bytes for table in tables)
+    share = min(1.0, SAMPLE / max(1, size)) if any(table.large for table in tables) else 1.0
+    counts, samples, pieces = [0] * len(tables), [], []
+    texts: set[str] = set()
+    others: set[str] = set()
+    for i, chunk in _chunks(tables, (), None):
+        for name in chunk.columns:
+            if not chunk[name].isna().all():
+                (texts if _is_text(chunk[name]) else others).add(name)
+        counts[i] += len(chunk)
+        pieces.append(chunk[[name for name in chunk.columns if name in kept]])
+        samples.append(chunk if share == 1 else chunk[rng.random(len(chunk)) < share])
+    if not counts[0]:
+        raise DataError("the table has no rows, expected one for each sample")
+    mixed = texts & others
+    sample, whole = [joined([part.drop(columns=mixed & set(part.columns)) for part in parts])
+                     for parts in (samples, pieces)]  # fmt: skip
+    if mixed:
+        again = [(chunk[chunk.index.isin(sample.index)], chunk[[name for name in mixed if name in kept]])
+                 for _, chunk in _chunks(tables, mixed, mixed)]  # fmt: skip
+        first, second = joined([part for part, _ in again]), joined([part for _, part in again])
+        sample = sample.assign(**{name: first[name] for name in first.columns})
+        whole = whole.assign(**{name: second[name] for name in second.columns})
+    return Survey(tuple(counts), sample, frozenset(texts)), whole
+
+
+def _chunks(
+    tables: Sequence[Rows], texts: Collection[str], wanted: Collection[str] | None
+) -> Iterator[tuple[int, pd.DataFrame]]:
+    """The chunks of the tables, their rows numbered from 0 through all of them, and of which table each is."""
+    at = 0
+    for i, table in enumerate(tables):
+        for chunk in table.read(texts, wanted):
+            yield i, chunk.set_axis(np.arange(at, at + len(chunk)), axis=0)
+            at += len(chunk)
+
+
+def _is_text(column: pd.Series) -> bool:
+    """Whether it holds anything but numbers, True and False."""
     import pandas as pd
 
-    rng = np.random.default_rng([seed, 7])
-    share = min(1.0, SAMPLE / max(1, rows.bytes)) if rows.large else 1.0
-    count, samples, texts = 0, [], set()
-    pieces: dict[str, list[pd.Series]] = {name: [] for name in kept}
-    for chunk in rows.read((), None):
-        texts |= {name for name in rows.names if not pd.api.types.is_numeric_dtype(chunk[name].dtype)
-                  and not chunk[name].isna().all()}  # fmt: skip
-        for name in kept:
-            pieces[name].append(chunk[name])
-        chunk = chunk.set_axis(np.arange(count, count + len(chunk)), axis=0)
-        count += len(chunk)
-        samples.append(chunk if share == 1 else chunk[rng.random(len(chunk)) < share])
-    if not count:
-        raise DataError("the table has no rows, expected one for each sample")
-    whole = samples[0] if len(samples) == 1 else pd.concat(samples)
-    return Survey(count, whole, frozenset(texts),
-                  {name: pd.concat(list_, ignore_index=True) for name, list_ in pieces.items()})  # fmt: skip
+    if pd.api.types.is_numeric_dtype(column.dtype):
+        return False
+    return column.dtype != object or pd.api.types.infer_dtype(column, skipna=True) != "boolean"
 
 
 def open_table(
@@ -341,43 +379,48 @@ def open_table(
     for role, value in roles.items():
         if value == column and y is None:
             raise DataError(f"'{column}' is both the target and the {role}, expected different columns")
-    found = survey(rows, {*roles.values(), *([column] if y is None else [])}, seed)
-    raw = found.kept[column] if y is None else y
-    if len(raw) != found.count:
-        raise DataError(f"got {found.count} rows and {len(raw)} targets, expected as many")
-    home = None if given is None else list(given)
+    tables = [rows, *([] if tested is None else [tested])]
+    found, kept = survey(tables, {*roles.values(), *([column] if y is None else [])}, seed)
+    raw = kept[column] if y is None else y
+    if len(raw) != sum(found.counts):
+        raise DataError(f"got {sum(found.counts)} rows and {len(raw)} targets, expected as many")
+    home = None if given is None else np.array(given, object)
     if tested is not None:
-        import pandas as pd
-
-        more = survey(tested, {column}, seed)
-        raw = pd.concat([raw, more.kept[column]], ignore_index=True)
-        home = ["train"] * found.count + ["test"] * more.count
-        found = dataclasses.replace(found, texts=found.texts | more.texts)
-        rows = chain(rows, tested)
-    what, codes, known = target_of(raw, column, task)
+        home = np.repeat(np.array(["train", "test"], object), found.counts)
+    what, codes, known = target_of(raw, column, task, rows.signs)
+    lost: Counter[str] = Counter()
+    if what.task == "regression" and y is None:
+        lost[column] = int(columns.filled(raw).sum() - known.sum())
     if task is None and len(what.labels) > 2 and not isinstance(what.labels[0], str):
         notices.append(f"the target holds {len(what.labels)} whole numbers, which are taken for classes: to predict"
                        " numbers, ask for the task regression")  # fmt: skip
     if not known.all():
-        lost = int((~known).sum())
-        notices.append(f"{lost} of {len(known)} rows are left out: their target '{column}' is missing")
+        notices.append(f"{int((~known).sum())} of {len(known)} rows are left out: their target '{column}' is missing")
     where = np.flatnonzero(known)
     codes = codes[where]
-    times, grouped = _keys(found, roles, where, len(known))
+    times, grouped = _keys(kept, roles, where, rows.signs)
+    del raw, kept  # of all rows, which may be very many
     groups = grouped if groups is None else groups[where]
     split, how = divide(
         codes, what.task, np.random.default_rng(seed), valid=valid, test=test, times=times, groups=groups,
-        given=None if home is None else [home[i] for i in where],
+        given=None if home is None else home[where],
     )  # fmt: skip
     what, encoded = scaled_target(what, codes, split["train"])
     notices += lonely(what, codes)
-    train = np.zeros(found.count, bool)
+    train = np.zeros(len(known), bool)
     train[where[split["train"]]] = True
     sample = found.sample[train[found.sample.index.to_numpy()]]
     left = {value: f"the splits are made by its {role}" for role, value in roles.items()}
-    recipe = fit(sample, what, rows.names, rows=found.count, header=rows.header, ignored=left, plain=plain)
+    first = rows.names[0]
+    if rows.unnamed and first != column and _counts(sample[first]):
+        left.setdefault(first, "numbers the rows")
+    recipe = fit(sample, what, rows.names, rows=found.counts[0], header=rows.header, ignored=left, plain=plain,
+                 signs=rows.signs)  # fmt: skip
     notices += [describe(dict(recipe.ignored))] if recipe.ignored else []
-    inputs = gather(_encoded(rows, recipe, found, known), len(where), folder, large=rows.large or None)
+    del codes, where, train, sample
+    large = any(table.large for table in tables)
+    inputs = gather(_encoded(tables, recipe, found, known, lost), len(encoded), folder, large=large or None)
+    notices += unreadable(lost)
     meta = {
         "recipe": recipe.to_dict(), "codes": list(recipe.codes), "split": how, "notices": notices,
         "features": list(recipe.features), "target": column,
@@ -385,24 +428,32 @@ def open_table(
     return Data(inputs, encoded, what.task, split, "table", what.classes, name, meta, groups=numbered(groups))
 
 
-def _keys(found: Survey, roles: dict[str, str], where: Array, count: int) -> tuple[Array | None, Array | None]:
-    """When each sample was, and the group that it belongs to; of given test rows nothing is asked."""
+def _keys(
+    kept: pd.DataFrame, roles: dict[str, str], where: Array, signs: columns.Signs
+) -> tuple[Array | None, Array | None]:
+    """When each sample was, and the group that it belongs to."""
     times = groups = None
     if "time" in roles:
-        column = found.kept[roles["time"]]
-        times = columns.numbers(column)
+        column = kept[roles["time"]]
+        times = columns.numbers(column, signs)
         if not np.isfinite(times).any():
             format = columns.date_format(columns.values(column)[1][:1000])
             if format is None:
                 raise DataError(f"the time '{roles['time']}' holds {column.iloc[0]!r}, expected numbers or dates")
             times = columns.dates(column, format)
-        times = np.concatenate([times, np.full(count - len(times), np.nan)])[where]
+        times = times[where]
     if "group" in roles:
-        index, _ = columns.values(found.kept[roles["group"]])
+        index, _ = columns.values(kept[roles["group"]])
         alone = np.flatnonzero(index < 0)
         index[alone] = -1 - alone  # where the group is missing, a sample is its own
-        groups = np.concatenate([index, np.full(count - len(index), 0)])[where]
+        groups = index[where]
     return times, groups
+
+
+def _counts(column: pd.Series) -> bool:
+    """Whether a column is whole numbers, all different."""
+    x = columns.numbers(column)
+    return bool((x == np.round(x)).all()) and len(np.unique(x)) == len(x)
 
 
 def scaled_target(target: Target, y: Array, train: Array) -> tuple[Target, Array]:
@@ -432,10 +483,25 @@ def lonely(target: Target, codes: Array) -> list[str]:
     return [f"one sample only has the class {shown}: it is for training, so nothing says how well it is recognised"]
 
 
-def _encoded(rows: Rows, recipe: TableRecipe, found: Survey, known: Array) -> Iterator[tuple[Array, ...]]:
+def unreadable(lost: Counter[str]) -> list[str]:
+    """A notice about cells in columns of numbers that are none: how many there are in which column."""
+    found = [f"{count} in '{name}'" for name, count in lost.most_common() if count]
+    shown = ", ".join(found[:5]) + (f" and some in {len(found) - 5} more columns" if found[5:] else "")
+    return [f"cells that could not be read as numbers count as missing: {shown}"] if found else []
+
+
+def _encoded(
+    tables: Sequence[Rows], recipe: TableRecipe, found: Survey, known: Array, lost: Counter[str]
+) -> Iterator[tuple[Array, ...]]:
+    """What the recipe makes of the rows whose target is known, chunk by chunk; `lost` counts the cells that are no
+    numbers in columns that are."""
     at = 0
-    whole = not rows.large and len(found.sample) == len(known)
-    for chunk in [found.sample] if whole else rows.read(found.texts, set(recipe.needed)):
+    whole = len(found.sample) == len(known) and not any(table.large for table in tables)
+    numbers = {number.name for number in recipe.numbers} & found.texts
+    for chunk in [found.sample] if whole else (chunk for _, chunk in _chunks(tables, found.texts, set(recipe.needed))):
         part = chunk[known[at : at + len(chunk)]]
         at += len(chunk)
+        for name in numbers & set(part.columns):
+            x = columns.numbers(part[name], recipe.signs)
+            lost[name] += int((columns.filled(part[name]) & ~np.isfinite(x)).sum())
         yield recipe.apply(part)

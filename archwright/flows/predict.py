@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from archwright.core.records import Record
-from archwright.data.open import open_raw
+from archwright.data.data import Array
+from archwright.data.open import open_parts
+from archwright.data.recipe import Target
 from archwright.errors import DataError
 from archwright.flows.bundle import Bundle
 from archwright.kit.metrics import metric
@@ -53,33 +55,38 @@ def predict(bundle: Bundle | str | os.PathLike[str], data: Any, *, proba: bool =
     Raises `FormatError` for a folder that is no bundle, `DataError` for data that do not fit it.
     """
     made = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
-    raw, y = open_raw(data, made.recipe)
     target = made.recipe.target
-    outputs = made.outputs(raw)
-    predicted = target.decode(outputs)
-    scores: dict[str, float] = {}
-    if y is not None and len(outputs):
-        scores = _scores(made, y, outputs)
     if proba and target.task != "classification":
         raise DataError(f"'{target.name}' is a number and has no probabilities: leave out --proba")
-    chances = made.predict_proba(raw) if proba else np.zeros((0, 0))
+    parts = []
+    for raw, y in open_parts(data, made.recipe):
+        outputs = made.outputs(raw)
+        chances = made.predict_proba(raw) if proba else np.zeros((0, 0))
+        parts.append((outputs, chances, _truth(target, y, len(outputs))))
+    outputs, chances, truth = [np.concatenate(found) for found in zip(*parts, strict=True)]
     return Predictions(
-        target.name or "prediction", tuple(predicted.tolist()), target.classes if proba else (),
-        tuple([tuple(row) for row in chances.tolist()]), scores,
+        target.name or "prediction", tuple(target.decode(outputs).tolist()), target.classes if proba else (),
+        tuple([tuple(row) for row in chances.tolist()]), _scores(made, truth, outputs),
     )  # fmt: skip
 
 
-def _scores(bundle: Bundle, y: Any, outputs: Any) -> dict[str, float]:
+def _truth(target: Target, y: Any, count: int) -> Array:
+    """What is known of the targets: classes [n], -1 where there is none, or numbers [n, k], NaN where there is none."""
+    if target.task == "classification":
+        return np.full(count, -1) if y is None else target.codes(y)
+    numbers = np.full((count, target.outputs), np.nan) if y is None else np.asarray(y, float)
+    return numbers.reshape(count, target.outputs)
+
+
+def _scores(bundle: Bundle, truth: Array, outputs: Array) -> dict[str, float]:
     """The metrics of the bundle's search, on the samples whose targets are known."""
     target = bundle.recipe.target
     names = list(bundle.run.get("test") or ("error",))
     if target.task == "classification":
-        truth = target.codes(y)
         known = truth >= 0
     else:
-        truth = np.asarray(y, float).reshape(len(y), -1)
         known = np.isfinite(truth).all(1)
-        outputs = np.asarray(target.decode(outputs)).reshape(len(outputs), -1)
+        outputs = np.asarray(target.decode(outputs)).reshape(len(outputs), target.outputs)
     if not known.any():
         return {}
     return {n: metric(n, target.task, target.outputs)(truth[known], outputs[known]) for n in names}

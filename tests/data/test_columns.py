@@ -18,6 +18,7 @@ from archwright.data import columns
         ([1.0, np.inf, -np.inf, np.nan], [1, np.nan, np.nan, np.nan]),
         (pd.array([1, None], dtype="Int64"), [1, np.nan]),
         (pd.Categorical([3, 5, 3]), [3, 5, 3]),
+        (pd.Categorical([1, 2, None]), [1, 2, np.nan]),
         (pd.to_timedelta(["1min", None]), [60, np.nan]),
         ([1 + 2j], [np.nan]),
         ([[1], [2]], [np.nan, np.nan]),
@@ -27,6 +28,51 @@ from archwright.data import columns
 )
 def test_numbers(given, expected):
     np.testing.assert_array_equal(columns.numbers(pd.Series(given)), expected)
+
+
+@pytest.mark.parametrize(
+    ("signs", "expected"),
+    [
+        ((".", ""), [np.nan, np.nan, np.nan, 1.5, 1.234, np.nan, 7, np.nan]),
+        ((".", ","), [np.nan, 1234, 1234567.5, 1.5, 1.234, np.nan, 7, np.nan]),
+        ((",", ""), [1.5, 1.234, np.nan, 1.5, 1.234, np.nan, 7, np.nan]),
+        ((",", "."), [1.5, 1.234, np.nan, 1.5, 1234, -1234.5, 7, np.nan]),
+    ],
+)
+def test_numbers_in_texts_with_other_signs(signs, expected, monkeypatch):
+    texts = pd.Series(["1,5", " 1,234", "1,234,567.5", "1.5", "1.234", "-1.234,5", "7", "x"])
+    np.testing.assert_array_equal(columns.numbers(texts, signs), expected)
+    np.testing.assert_array_equal(columns.numbers(texts.astype("category"), signs), expected)
+    np.testing.assert_array_equal(columns.numbers(pd.Series([1.5, 2]), signs), [1.5, 2])
+    monkeypatch.setattr(columns, "BLOCK", 3)
+    np.testing.assert_array_equal(columns.numbers(texts, signs), expected)
+
+
+@pytest.mark.parametrize(
+    ("texts", "known", "expected"),
+    [
+        (["a", "b", "A"], ["b", "a"], [1, 0, -1]),
+        (["TRUE", "true", "False", "yes"], ["False", "True"], [1, 1, 0, -1]),
+        (["True", "true"], ["True", "true"], [0, 1]),
+        (["True", "true"], ["TRUE", "maybe"], [-1, -1]),
+        (["2.0", "2", "-3.", "2.5", "02"], ["2", "-3"], [0, 0, 1, -1, -1]),
+        (["2", "1"], ["2.0", "001"], [0, -1]),
+        (["2.0", "2"], ["2", "2.0"], [1, 0]),
+        ([], ["a"], []),
+        (["a"], [], [-1]),
+    ],
+)
+def test_codes_of_values_that_are_written_in_another_way(texts, known, expected):
+    found = columns.codes(texts, known)
+    assert found.tolist() == expected and found.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    "given", [[1.0, np.nan, np.inf], ["a", "?", " x "], [True, None, False], pd.Categorical(["a", None, "b"])]
+)
+def test_which_cells_are_filled(given):
+    expected = columns.values(pd.Series(given))[0] >= 0
+    np.testing.assert_array_equal(columns.filled(pd.Series(given)), expected)
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from archwright.data import rows
 from archwright.data.builtin import BUILTIN, raw
 from archwright.data.data import SPLITS
 from archwright.data.home import data_file, data_home
-from archwright.data.open import open_data, open_raw
+from archwright.data.open import open_data, open_parts, open_raw
 from archwright.data.recipe import recipe_from
 from archwright.errors import DataError
 
@@ -131,6 +132,102 @@ def test_a_table_to_predict_for(tmp_path, form):
     np.testing.assert_array_equal(codes, expected[1])
 
 
+def coded(kind, count, rng):
+    """A column, and how it may be written."""
+    numbers = rng.integers(1, 39, count)
+    if kind == "codes":
+        return [*[f"{i:03d}" for i in numbers[: count // 2]], *[f"V{i % 9:02d}" for i in numbers[count // 2 :]]]
+    if kind == "floats":
+        return [*[f"{i % 9}.0" for i in numbers[: count // 2]], *["none at all"] * (count - count // 2)]
+    truth = rng.choice(["TRUE", "FALSE"] if "upper" in kind else ["true", "false"], count)
+    if "gaps" in kind:
+        truth[count // 2 : count // 2 + 9] = ""
+    if "more" in kind:
+        truth[-9:] = "maybe"
+    return truth
+
+
+@pytest.mark.parametrize("chunk", [None, 500, 3000])
+@pytest.mark.parametrize(
+    "kind", ["codes", "floats", "upper", "lower", "upper gaps", "lower gaps", "upper more", "lower more gaps"]
+)
+def test_a_cell_is_the_same_for_training_and_for_predicting(tmp_path, monkeypatch, kind, chunk):
+    if chunk:
+        monkeypatch.setattr(rows, "LARGE", 10)
+        monkeypatch.setattr(rows, "CHUNK", chunk)
+    rng = np.random.default_rng(0)
+    path = tmp_path / "t.csv"
+    frame = pd.DataFrame({"a": rng.normal(size=800).round(3), "c": coded(kind, 800, rng), "y": coded(kind, 800, rng)})
+    frame.to_csv(path, index=False)
+    data = open_data(path, target="y", folder=tmp_path)
+    recipe = recipe_from(json.loads(json.dumps(data.meta["recipe"])))
+    raw, truth = open_raw(path, recipe)
+    known = np.array([label is not None for label in truth])
+    for made, stored in zip(recipe.apply(raw), data.inputs, strict=True):
+        np.testing.assert_array_equal(made[known], stored)
+    filled = (frame["c"] != "").to_numpy()
+    assert (data.inputs[1][filled[known], 0] > 0).all() and (data.inputs[1][~filled[known], 0] == 0).all()
+    np.testing.assert_array_equal(recipe.target.codes(truth)[known], data.target)
+    parts = list(open_parts(path, recipe))
+    assert (len(parts) > 1) == bool(chunk) and sum(len(part) for part, _ in parts) == len(raw)
+    np.testing.assert_array_equal(np.concatenate([recipe.apply(part)[1] for part, _ in parts]), recipe.apply(raw)[1])
+    read = pd.read_csv(path)
+    assert (recipe.apply(read)[1][filled] > 0).all()
+
+
+def test_whole_numbers_as_categories_with_a_gap_in_the_file(tmp_path):
+    codes = np.arange(N) % 4
+    data = open_data(table().assign(c=pd.Categorical(codes), y=codes % 2))
+    recipe = recipe_from(data.meta["recipe"])
+    path = tmp_path / "t.csv"
+    gap = pd.Series(codes).where(codes != 3)
+    table().assign(c=gap, y=codes % 2).to_csv(path)
+    raw, _ = open_raw(path, recipe)
+    assert "2.0" in raw["c"].tolist() and ((recipe.apply(raw)[1][:, 0] > 0) == (codes != 3)).all()
+    raw.assign(y=(gap % 2)).to_csv(path)
+    assert open_raw(path, recipe)[1].tolist() == [None if c == 3 else c % 2 for c in codes]
+
+
+def test_signs_of_the_file_that_is_predicted_for(tmp_path):
+    whole = table().round(2)
+    path = tmp_path / "t.csv"
+    whole.to_csv(path, sep=";", decimal=",", index=False)
+    data = open_data(path, target="y")
+    recipe = recipe_from(data.meta["recipe"])
+    assert recipe.signs == (",", ".")
+
+    def encoded(frame, **hp):
+        frame.to_csv(path, index=False, **hp)
+        raw, y = open_raw(path, recipe)
+        np.testing.assert_allclose(y, whole["y"])
+        return recipe.apply(raw)[0]
+
+    european = {"sep": ";", "decimal": ","}
+    for frame, hp in ((whole.assign(version="1.2"), european), (whole, {}), (whole, {"sep": "\t", "decimal": ","})):
+        np.testing.assert_allclose(encoded(frame, **hp), data.inputs[0])
+    stray = whole.astype({"a": object})
+    stray.loc[0, "a"] = "unknown"
+    stray.loc[1:, "a"] = [str(a).replace(".", ",") for a in stray["a"][1:]]
+    np.testing.assert_allclose(encoded(stray, **european)[1:], data.inputs[0][1:])
+    np.testing.assert_allclose(recipe.apply(stray)[0][1:], data.inputs[0][1:])
+
+
+def test_a_table_of_no_rows_to_predict_for():
+    recipe = recipe_from(open_data(table()).meta["recipe"])
+    raw, y = open_raw(table().head(0), recipe)
+    assert len(raw) == 0 and y is None
+
+
+def test_only_what_is_needed_is_kept_of_a_file_and_rows_that_are_too_long_are_said(tmp_path):
+    data = open_data(table().assign(note=[f"note number {i} of all" for i in range(N)]), target="y")
+    path = tmp_path / "t.csv"
+    table().assign(note="x").to_csv(path, index=False)
+    assert set(open_raw(path, recipe_from(data.meta["recipe"]))[0].columns) == {"a", "b", "c", "d", "y"}
+    path.write_text(path.read_text() + "1,2,3,4,5,6,7\n")
+    with pytest.raises(DataError, match="cannot be read as a table of 6 columns"):
+        open_raw(path, recipe_from(data.meta["recipe"]))
+
+
 def test_a_column_that_is_missing(tmp_path):
     recipe = recipe_from(open_data(table()).meta["recipe"])
     table().drop(columns="b").to_csv(tmp_path / "new.csv", index=False)
@@ -197,6 +294,16 @@ def test_a_test_table_beside_a_train_table(tmp_path):
         other.to_csv(tmp_path / "my_test.csv", index=False)
         data = open_data(tmp_path / "my_train.csv")
         assert len(data.target) == 90 and any(message in notice for notice in data.meta["notices"])
+
+
+def test_a_parquet_file_with_an_index(tmp_path):
+    table().sample(frac=0.8, random_state=0).to_parquet(tmp_path / "t.parquet")
+    data = open_data(tmp_path / "t.parquet")
+    recipe = recipe_from(data.meta["recipe"])
+    raw, y = open_raw(tmp_path / "t.parquet", recipe)
+    assert recipe.columns == ("a", "b", "c", "d", "y") and len(y) == 96
+    for made, stored in zip(recipe.apply(raw), data.inputs, strict=True):
+        np.testing.assert_array_equal(made, stored)
 
 
 def test_a_parquet_file(tmp_path):

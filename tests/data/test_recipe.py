@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 
 import numpy as np
@@ -65,6 +66,30 @@ def test_what_a_number_becomes():
     numbers = np.array([[2.5, 5.0], [np.nan, -7.0], [0.5, 1e9], [1e9, np.nan]], np.float32)
     scaled = TABLE.scale((numbers, np.zeros((4, 1), np.int64)))[0]
     np.testing.assert_allclose(scaled, [[1, 1, 0], [0.25, -1, 1], [0, 2, 0], [LIMIT, -1, 0]])
+
+
+def test_signs_in_numbers_that_are_text():
+    frame = pd.DataFrame({"a": ["1.234,5", "?"], "b": "u", "c": ["0,5", "1.5"]})
+    assert np.isnan(TABLE.encode(frame)[0]).tolist() == [[True, True], [True, False]]
+    european = dataclasses.replace(TABLE, decimal=",", thousands=".")
+    np.testing.assert_array_equal(european.encode(frame)[0], np.array([[1234.5, 0.5], [np.nan, 1.5]], np.float32))
+    old = {key: value for key, value in TABLE.to_dict().items() if key not in ("decimal", "thousands")}
+    assert recipe_from(old) == TABLE and TABLE.signs == (".", "")
+    for wrong, message in (({"decimal": ""}, "recipe.decimal is ''"), ({"thousands": "x"}, "expected one of"),
+                           ({"thousands": "."}, "are both '.'")):  # fmt: skip
+        with pytest.raises(FormatError, match=message):
+            recipe_from({**TABLE.to_dict(), **wrong})
+
+
+def test_values_that_are_written_in_another_way():
+    for values, cells, codes in (
+        (("False", "True"), ["TRUE", "false", "True", True, "no"], [2, 1, 2, 2, 0]),
+        (("1", "2"), ["2.0", 2.0, 2, "1", "3"], [2, 2, 2, 1, 0]),
+    ):
+        recipe = TableRecipe(TARGET, ("b",), categories=(Category("b", values),))
+        assert recipe.encode(pd.DataFrame({"b": pd.Series(cells, dtype=object)}))[0][:, 0].tolist() == codes
+    assert Target("y", "classification", (False, True)).codes(["TRUE", "false", None]).tolist() == [1, 0, -1]
+    assert Target("y", "classification", (0, 1)).codes(["1.0", "0", "2"]).tolist() == [1, 0, -1]
 
 
 def test_columns_in_any_order_with_others_beside_them():

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from archwright.data import rows
+from archwright.data.recipe import TableRecipe, Target
 from archwright.errors import DataError
 
 PLAIN = "a,b,c\n1,x,2.5\n2,y,3.5\n3,x,4.5\n"
@@ -129,5 +131,53 @@ def test_chunks_of_a_large_file_make_the_whole(tmp_path, monkeypatch):
 
 def test_the_names_that_a_header_must_hold(tmp_path):
     path = written(tmp_path, "x,y\nx,y\n")
-    assert len(rows.of_csv(path, known={"x"}).whole()) == 1
-    assert len(rows.of_csv(path, known=()).whole()) == 2
+    recipe = TableRecipe(Target("t", "regression"), ("x", "y"))
+    assert len(rows.of_csv(path, recipe).whole()) == 1
+    assert len(rows.of_csv(path, replace(recipe, header=False)).whole()) == 2
+
+
+# ------------------------------------------------------------------------------------------------------------- Parquet
+def odd():
+    """A frame of types that are not numpy's, with rows left out of it, so that its index is stored."""
+    n = 4000
+    return pd.DataFrame({
+        "sort": pd.Categorical([f"s{i // 1000}" for i in range(n)]), "whole": pd.array([1, None] * (n // 2), "Int64"),
+        "when": pd.date_range("2020", periods=n, tz="Europe/Paris"), "text": ["a", "b"] * (n // 2),
+        "sure": pd.array([True, None] * (n // 2), "boolean"), "long": pd.to_timedelta(np.arange(n), "s"),
+        "x": np.arange(n) / 7,
+    }).sample(frac=0.8, random_state=0)  # fmt: skip
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_an_index_without_a_name_is_no_column(tmp_path, large, monkeypatch):
+    frame = odd()
+    frame.to_parquet(tmp_path / "t.parquet", row_group_size=500)
+    if large:
+        monkeypatch.setattr(rows, "LARGE", 100)
+        monkeypatch.setattr(rows, "CHUNK", 2000)
+    found = rows.of_file(tmp_path / "t.parquet")
+    assert found.names == tuple(frame.columns) and found.large == large
+    whole = found.whole()
+    assert isinstance(whole["sort"].dtype, pd.CategoricalDtype)
+    for name in frame.columns:
+        expected = frame[name].to_numpy(object, na_value=None)
+        assert (whole[name].to_numpy(object, na_value=None) == expected).all()
+    assert list(found.whole(wanted={"x", "sort"}).columns) == ["sort", "x"]
+
+
+def test_columns_of_the_same_name_in_parquet(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.Table.from_arrays([pyarrow.array([1, 2]), pyarrow.array([3, 4])], names=["a", "a"])
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
+    found = rows.of_file(tmp_path / "t.parquet")
+    assert found.names == ("a", "a.1") and found.whole(wanted={"a.1"})["a.1"].tolist() == [3, 4]
+
+
+def test_repetition_does_not_hide_how_large_a_parquet_file_is(tmp_path):
+    frame = pd.DataFrame({"text": ["a text of some length"] * 20_000, "number": np.ones(20_000)})
+    frame.to_parquet(tmp_path / "t.parquet")
+    memory = frame.memory_usage(index=False).sum()
+    assert (tmp_path / "t.parquet").stat().st_size < memory / 50
+    assert memory / 2 < rows.of_file(tmp_path / "t.parquet").bytes < 2 * memory

@@ -59,6 +59,18 @@ def test_groups_stay_together(groups, seed):
     assert sum(len(found[name]) for name in SPLITS) == len(groups)
 
 
+@settings(max_examples=40)
+@given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 20)), min_size=5, max_size=60))
+def test_the_newest_groups_are_the_test(samples):
+    groups, times = np.array(samples).T
+    if len(np.unique(groups)) < 3:
+        return
+    found, how = divide(np.zeros(len(groups)), "regression", rng(), groups=groups, times=times)
+    newest = [[times[groups == g].max() for g in np.unique(groups[found[name]])] for name in SPLITS]
+    assert how == "temporal" and sum(map(len, newest)) == len(np.unique(groups))
+    assert max(newest[0]) <= min(newest[1]) and max(newest[1]) <= min(newest[2])
+
+
 def test_what_the_source_says_stays():
     home = ["train"] * 20 + ["test"] * 5
     found, how = divide(np.arange(25) % 2, "classification", rng(), given=home)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from archwright.data import rows, table
-from archwright.data.open import open_data
+from archwright.data.open import open_data, open_raw
 from archwright.data.recipe import LIMIT, recipe_from
 from archwright.data.table import VALUES
 from archwright.errors import DataError
@@ -120,6 +120,54 @@ def test_numbers_that_are_written_as_text_with_some_that_are_not():
     assert recipe(data).features == ("plain", "c", "c is missing")
 
 
+def test_cells_that_could_not_be_read_are_counted(tmp_path):
+    column = [str(i / 7) for i in range(N - 9)] + ["unknown"] * 8 + [None]
+    frame(c=column).assign(y=["n/k"] * 3 + [str(i / 3) for i in range(N - 3)]).to_csv(tmp_path / "t.csv", index=False)
+    data = open_data(tmp_path / "t.csv")
+    assert "cells that could not be read as numbers count as missing: 8 in 'c', 3 in 'y'" in data.meta["notices"]
+    assert not any("could not be read" in notice for notice in open_data(frame()).meta["notices"])
+
+
+def test_a_first_column_without_a_name_that_counts(tmp_path):
+    table = frame().sample(frac=0.5, random_state=0)
+    path = tmp_path / "t.csv"
+    table.to_csv(path)
+    table.to_csv(tmp_path / "named.csv", index_label="id")
+    for source in (path, pd.read_csv(path)):
+        data = open_data(source)
+        assert data.meta["features"] == ["plain"] and list(ignored(data).values()) == ["numbers the rows"]
+    assert open_data(tmp_path / "named.csv").meta["features"] == ["id", "plain"]
+    table.set_axis(np.random.default_rng(0).permutation(N)[: N // 2] / 3).to_csv(path)
+    assert open_data(path).meta["features"] == ["x0", "plain"]
+    table[["y", "plain"]].set_axis(np.arange(N // 2) * 3).to_csv(path)
+    assert open_data(path, target=0).task == "regression"
+
+
+def test_a_stray_text_among_numbers_with_a_decimal_comma(tmp_path):
+    column = [f"{i / 7:.2f}".replace(".", ",") for i in range(N - 9)] + ["unknown"] * 9
+    frame(c=column).to_csv(tmp_path / "t.csv", sep=";", decimal=",", index=False)
+    data = open_data(tmp_path / "t.csv")
+    assert recipe(data).features == ("plain", "c", "c is missing") and recipe(data).signs == (",", ".")
+    assert np.unique(data.inputs[0][:, 1]).size > N / 2
+
+
+@pytest.mark.parametrize("separator", [",", "\t", ";"])
+def test_thousands(tmp_path, separator):
+    rng = np.random.default_rng(0)
+    price = np.concatenate([rng.integers(10, 999, N - 10), rng.integers(10**4, 10**6, 10)])
+    grouped = [f"{p:,}" for p in price]
+    decimal = "," if separator == ";" else "."
+    if decimal == ",":
+        grouped = [text.replace(",", ".") + ",5" for text in grouped]
+    frame(price=grouped).to_csv(tmp_path / "t.csv", sep=separator, decimal=decimal, index=False)
+    data = open_data(tmp_path / "t.csv", target="price")
+    assert data.task == "regression" and len(data.target) == N
+    decoded = recipe(data).target.decode(data.target)
+    np.testing.assert_allclose(decoded, price + (0.5 if decimal == "," else 0), rtol=1e-3)
+    _, y = open_raw(tmp_path / "t.csv", recipe(data))
+    np.testing.assert_allclose(y, decoded, rtol=1e-3)
+
+
 def test_heavy_tails_are_straightened():
     rng = np.random.default_rng(0)
     heavy = np.where(rng.random(N) < 0.5, 0, np.exp(3 * rng.normal(size=N)))
@@ -189,6 +237,13 @@ def test_rows_without_a_target_are_left_out():
     assert "12 of 400 rows are left out: their target 'y' is missing" in data.meta["notices"]
 
 
+def test_rows_without_a_category_as_target():
+    for empty in (np.nan, None):
+        y = pd.Series(pd.Categorical([1, 2, empty] * 50))
+        data = open_data((frame().head(150)[["plain"]], y))
+        assert len(data.target) == 100 and recipe(data).target.labels == (1, 2)
+
+
 def test_a_class_of_one_sample_is_for_training():
     labels = ["a", "b"] * (N // 2)
     labels[7] = "rare"
@@ -234,6 +289,16 @@ def test_splits_by_time_and_by_group():
     assert sum(map(len, homes)) == 20
 
 
+def test_splits_by_time_keep_groups_together():
+    who = np.repeat([f"p{i}" for i in range(40)], 10)
+    table = frame(when=np.random.default_rng(0).permutation(N), who=who)
+    data = open_data(table, target="y", time="when", group="who")
+    homes = [set(who[data.splits[name]]) for name in data.splits]
+    assert data.meta["split"] == "temporal" and sum(map(len, homes)) == 40
+    newest = table.groupby("who")["when"].max()
+    assert newest[list(homes[0])].max() < newest[list(homes[2])].min()
+
+
 def test_the_seed_decides_the_split():
     one, same, other = [open_data(frame(), seed=seed) for seed in (1, 1, 2)]
     np.testing.assert_array_equal(one.splits["test"], same.splits["test"])
@@ -269,13 +334,24 @@ def test_a_file_in_chunks_gives_what_it_gives_as_a_whole(tmp_path, monkeypatch):
         np.testing.assert_array_equal(one, other)
 
 
+def test_codes_that_look_like_numbers_in_the_test_file(tmp_path):
+    codes = np.array([f"{i:03d}" for i in np.arange(N) % 4] + ["V01"] * N)
+    table = pd.concat([frame(), frame()], ignore_index=True).assign(code=codes)
+    table.to_csv(tmp_path / "train.csv", index=False)
+    table.head(90).to_csv(tmp_path / "test.csv", index=False)
+    data = open_data(tmp_path / "train.csv", target="y")
+    (category,) = recipe(data).categories
+    assert set(category.values) == {"000", "001", "002", "003", "V01"} and len(data.splits["test"]) == 90
+    np.testing.assert_array_equal(data.inputs[1][data.splits["test"]], data.inputs[1][:90])
+
+
 LINUX = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs /proc to measure memory")
 _OPEN = """
 import sys
 from archwright.data import rows, table
 rows.LARGE, rows.CHUNK, table.SAMPLE = map(int, sys.argv[3:])
 import pandas, pyarrow, torch
-from archwright.data.open import open_data
+from archwright.data.open import open_data, open_raw
 
 def peak():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
@@ -303,9 +379,27 @@ def test_memory_stays_below_the_size_of_a_file(tmp_path):
     assert count % 20000 == 0 and after - before < 3 * path.stat().st_size
 
 
+def narrow(path, size):
+    """A CSV file of about `size` bytes: two columns of numbers that are all different."""
+    rng = np.random.default_rng(0)
+    with path.open("w") as file:
+        file.write("a,y\n")
+        while file.tell() < size:
+            pd.DataFrame(rng.normal(size=(50_000, 2)).round(6)).to_csv(file, index=False, header=False)
+
+
+@LINUX
+def test_targets_that_are_all_different_are_no_texts(tmp_path):
+    path = tmp_path / "t.csv"
+    narrow(path, 16 * 2**20)
+    count, before, after = opened(path, tmp_path / "arrays", 2**20, 2**20, 2**20)
+    assert after - before < 100 * count
+
+
 @LINUX
 @pytest.mark.slow
-def test_a_file_of_a_gigabyte_needs_less_than_three_of_memory(tmp_path):
+@pytest.mark.parametrize("big", [big, narrow])
+def test_a_file_of_a_gigabyte_needs_less_than_three_of_memory(tmp_path, big):
     path = tmp_path / "t.csv"
     big(path, 2**30)
     count, _, after = opened(path, tmp_path / "arrays", rows.LARGE, rows.CHUNK, table.SAMPLE)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from archwright.data import rows
 from archwright.errors import DataError, FormatError
 from archwright.flows.bundle import Bundle
 from archwright.flows.predict import predict
@@ -48,6 +49,21 @@ def test_labels_probabilities_and_scores(bundle: Bundle, tmp_path: Path) -> None
     assert alone.csv().splitlines()[0] == '"label, odd"'
 
 
+def test_a_large_file_is_predicted_for_in_chunks(bundle: Bundle, tmp_path: Path, monkeypatch) -> None:
+    table = frame()
+    table.loc[:29, "label, odd"] = None  # a whole chunk without targets
+    table.to_csv(tmp_path / "new.csv", index=False)
+    whole = predict(bundle, tmp_path / "new.csv", proba=True)
+    monkeypatch.setattr(rows, "LARGE", 10)
+    monkeypatch.setattr(rows, "CHUNK", 500)
+    calls = []
+    monkeypatch.setattr(Bundle, "outputs", lambda self, X, f=Bundle.outputs: calls.append(len(X)) or f(self, X))
+    parts = predict(bundle, tmp_path / "new.csv", proba=True)
+    assert len(calls) > 4 and sum(calls) == 120 and parts.predicted == whole.predicted
+    np.testing.assert_allclose(parts.proba, whole.proba, rtol=1e-5)
+    assert parts.scores == whole.scores and parts.scores
+
+
 def test_targets_with_gaps_and_unknown_classes(bundle: Bundle) -> None:
     table = frame()
     table.loc[:9, "label, odd"] = None
@@ -66,6 +82,7 @@ def test_numbers() -> None:
     bundle = search(table, target="y", space="small", trials=2, workers=0).best
     found = predict(bundle, table)
     wrong = np.array(found.predicted) - table["y"]
+    assert predict(bundle, table[:0]).predicted == ()
     assert found.scores["error"] == pytest.approx(np.sqrt(np.mean(wrong**2)), rel=1e-4)
     assert set(found.scores) == {"error", "neg_mean_absolute_error", "r2"}
     with pytest.raises(DataError, match="no probabilities"):
