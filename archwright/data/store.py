@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import mmap
 import os
 import shutil
 import tempfile
@@ -19,6 +20,8 @@ from archwright.errors import FormatError
 VERSION = 1
 LARGE = 256 * 2**20
 """Bytes from which on arrays are kept in files."""
+RELEASED = 64 * 2**20
+"""Bytes that are written between two times at which a file's pages are let go."""
 
 
 def store(data: Data, folder: str | os.PathLike[str]) -> Path:
@@ -113,7 +116,7 @@ def gather(
     temporary files that is removed when Python ends. Fewer samples than `count` are no fault.
     """
     found: list[Array] = []
-    at = 0
+    at = written = 0
     for batch in batches:
         if not found:
             size = sum(a.dtype.itemsize * int(np.prod(a.shape[1:])) for a in batch) * count
@@ -122,6 +125,11 @@ def gather(
         for whole, part in zip(found, batch, strict=True):
             whole[at : at + len(part)] = part
         at += len(batch[0])
+        written += sum(part.nbytes for part in batch)
+        if written >= RELEASED:
+            written = 0
+            for whole in found:
+                _release(whole)
     return tuple([whole if at == count else whole[:at] for whole in found])
 
 
@@ -131,6 +139,13 @@ def _room(shape: tuple[int, ...], dtype: Any, home: Path | None, index: int) -> 
     descriptor, path = tempfile.mkstemp(f".input{index}.npy", dir=home)
     os.close(descriptor)
     return np.lib.format.open_memmap(path, "w+", dtype, shape)
+
+
+def _release(array: Array) -> None:
+    """Let go of the pages of a mapped file that were written: until then they count as memory of this process. What is
+    in them is the system's to keep."""
+    if isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        array.base.madvise(mmap.MADV_DONTNEED)
 
 
 def _home(folder: str | os.PathLike[str] | None) -> Path:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
 from archwright.data.open import open_data
-from archwright.data.store import gather, store, stored
+from archwright.data.store import RELEASED, gather, store, stored
 from archwright.errors import FormatError
 
 
@@ -60,3 +62,18 @@ def test_what_is_no_stored_data_is_said(tmp_path):
     (tmp_path / "target.npy").write_bytes(b"\x93NUMPY")
     with pytest.raises(FormatError, match=r"target.npy is no stored array"):
         stored(tmp_path)
+
+
+def resident() -> int:
+    """Bytes of mapped files that count as this process's memory."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("RssFile"))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_what_was_written_to_a_file_is_not_kept_in_memory(tmp_path):
+    rows, before = 2**19, resident()
+    batches = ((np.full(rows, i, np.int64), np.full((rows, 2), -i, np.float32)) for i in range(40))
+    x, y = gather(batches, 40 * rows, tmp_path, large=True)
+    assert x.nbytes + y.nbytes == 5 * RELEASED and resident() - before < 2 * RELEASED
+    assert x[::rows].tolist() == (-y[rows - 1 :: rows, 1]).tolist() == list(range(40))
