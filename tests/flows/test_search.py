@@ -299,7 +299,7 @@ def wrong_strategy(history: Any, space: Space, rng: Any, n: int) -> Any:
         {"space": "smal"}, {"objective": "eror"}, {"strategy": "optuna:BruteForceSampler"}, {"target": "nothing"},
         {"strategy": wrong_strategy},
     ],
-    ids=str,
+    ids=lambda options: ", ".join([f"{k} {getattr(v, '__name__', v)}" for k, v in options.items()]),
 )  # fmt: skip
 def test_what_is_wrong_costs_no_earlier_search(options: Any, tmp_path: Path) -> None:
     (tmp_path / "few.csv").write_text("a,y\n" + "".join([f"{i % 7},{'uvw'[i % 3]}\n" for i in range(60)]))
