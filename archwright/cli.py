@@ -177,7 +177,7 @@ def search(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Find a better network for data within a budget, and write it as a bundle."""
-    began = monotonic()  # what is spent on imports counts too
+    began = monotonic()  # what is spent on the imports below counts too
     from archwright.flows.interrupts import Interrupts
 
     with Interrupts() as interrupts:  # what is found is written, whenever Ctrl-C is pressed

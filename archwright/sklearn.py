@@ -109,7 +109,7 @@ class ArchClassifier(ClassifierMixin, _Arch):
     objective     see `archwright.search`; further objectives make a front, of which the most accurate is taken
     limit         costs that are never exceeded, such as "params=20k,latency=1ms"
     space, strategy, workers   see `archwright.search`
-    trials        candidates to train; without a budget, a fit depends on `random_state` alone
+    trials        candidates to train; without a budget, a fit depends on `random_state` and `workers` alone
     random_state  decides folds, proposals and weights
 
     Attributes: classes_ [k], bundle_ (`archwright.flows.bundle.Bundle`), run_ (the record), n_features_in_,

@@ -195,8 +195,10 @@ class Ledger:
         return count
 
     def drop(self) -> None:
-        """Remove the study, unless a trial of it is complete or another process works on it."""
-        if not any([t.values or t.extra.get("session") not in (None, self.session) for t in self.trials()]):
+        """Remove the study, unless something was trained in it, or another process has said that it works on it."""
+        others = [k for k in self.study.user_attrs if k.startswith("seconds ") and k != f"seconds {self.session}"]
+        trained = [t for t in self.trials() if t.state != "running" and not t.extra.get("refused")]
+        if not others and not trained:
             optuna.delete_study(study_name=self.name, storage=self.study._storage)
 
 

@@ -1,4 +1,5 @@
-"""`open_data`: from whatever a user has to `Data` with a recipe; `open_raw`: the same sources, for `predict`."""
+"""`open_data`: from whatever a user has to `Data` with a recipe; `open_raw`: the same sources for predictions, and
+`open_parts`: these as well, large files in parts."""
 
 from __future__ import annotations
 
@@ -214,7 +215,7 @@ def _chunks(path: Path, recipe: TableRecipe) -> Iterator[Any]:
 def _with_truth(frame: Any, y: Any, recipe: TableRecipe) -> tuple[Any, Array | None]:
     if y is None and recipe.target.name in frame.columns:
         y = frame[recipe.target.name]
-    return frame, _truth(y, recipe.target)
+    return frame, _truth(y, recipe.target, recipe.signs)
 
 
 def _read(path: Path, recipe: Recipe) -> tuple[Any, Any]:
@@ -248,14 +249,14 @@ def _labelled(found: tuple[Any, list[str]]) -> tuple[Any, list[str] | None]:
     return raw, labels if any(labels) else None
 
 
-def _truth(y: Any, target: Target) -> Array | None:
-    """Targets as `Target.decode` gives them; None if there are none, or all are missing."""
+def _truth(y: Any, target: Target, signs: columns.Signs = columns.PLAIN) -> Array | None:
+    """Targets as `Target.decode` gives them; None if there are none, or all are missing. `signs`: in texts."""
     import pandas as pd
 
     if y is None:
         return None
     if target.task == "regression":
-        found = np.stack([columns.numbers(pd.Series(column)) for column in np.atleast_2d(np.asarray(y).T)], 1)
+        found = np.stack([columns.numbers(pd.Series(column), signs) for column in np.atleast_2d(np.asarray(y).T)], 1)
         if not np.isfinite(found).any():
             return None
         return found[:, 0] if len(target.mean) == 1 else found

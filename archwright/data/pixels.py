@@ -104,7 +104,7 @@ def first(image: Array, channels: int) -> Array:
 def stack(raw: Any, channels: int, size: tuple[int, int], dtype: str) -> Array:
     """[n, channels, height, width] of an array of images, or of a list of images of any size."""
     if isinstance(raw, np.ndarray) and raw.ndim == 4 and raw.shape[1:] == (channels, *size):
-        return raw if raw.dtype == dtype == np.uint8 else _cast(raw, dtype)
+        return _cast(raw, dtype)
     if isinstance(raw, np.ndarray) and raw.ndim not in (3, 4):
         raise DataError(f"got images of shape {raw.shape}, expected [n, H, W], [n, H, W, C] or [n, C, H, W]")
     found = np.empty((len(raw), channels, *size), dtype)

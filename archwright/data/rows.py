@@ -35,7 +35,7 @@ class Rows:
              only those in `wanted`, unless it is None
     header   whether the source gave the names
     large    whether the whole had better not be in memory
-    bytes    about how many bytes it has, and `width` about how many of them a row has
+    bytes    about how many bytes it has
     unnamed  whether the first column has no name of its own, as the one has in which pandas writes an index
     signs    of its numbers, where they are text
     notices  what has to be said about how it was read
@@ -46,7 +46,6 @@ class Rows:
     header: bool = True
     large: bool = False
     bytes: int = 0
-    width: int = 1
     unnamed: bool = False
     signs: Signs = PLAIN
     notices: tuple[str, ...] = ()
@@ -134,7 +133,7 @@ def of_parquet(path: Path, recipe: TableRecipe | None = None) -> Rows:
                 yield frame[chosen].rename(columns=placed)
 
     signs = PLAIN if recipe is None else recipe.signs
-    return Rows(tuple(placed.values()), read, True, large, count * width, width, unnamed, signs)
+    return Rows(tuple(placed.values()), read, True, large, count * width, unnamed, signs)
 
 
 # ---------------------------------------------------------------------------------------------------------------- CSV
@@ -149,7 +148,7 @@ def of_csv(path: Path, recipe: TableRecipe | None = None) -> Rows:
     lines, encoding = dialect.beginning(path)
     if all(dialect.EMPTY.fullmatch(line) for line in lines):
         raise DataError(f"{path} is empty, expected a table with a row for each sample")
-    known = recipe.columns if recipe is not None and recipe.header else ()
+    known = frozenset(recipe.columns if recipe is not None and recipe.header else ())
     separator = dialect.separator(lines, known)
     cells = dialect.cells(lines, separator)
     header = dialect.has_header(cells, None if recipe is None else known)
@@ -158,6 +157,7 @@ def of_csv(path: Path, recipe: TableRecipe | None = None) -> Rows:
     given = dialect.header(cells) if header else [f"x{i}" for i in range(len(cells[0]))]
     names = tuple(unique_names(given))
     columns = dialect.columns(cells[1:] if header else cells)
+    empty = next(i for i, line in enumerate(lines) if not dialect.EMPTY.fullmatch(line))  # lines before the header
     former = None
     if recipe is not None:
         names = recipe.placed(names, header)
@@ -174,7 +174,8 @@ def of_csv(path: Path, recipe: TableRecipe | None = None) -> Rows:
     options = {
         "sep": separator, "header": 0 if header else None, "names": list(names), "index_col": False,
         "encoding": encoding, "na_values": list(MISSING), "skipinitialspace": True, "decimal": signs[0],
-        "low_memory": False, "compression": "gzip" if packed else None,
+        "low_memory": False, "skiprows": empty if header else 0,
+        "compression": "gzip" if packed else None,
     }  # fmt: skip
 
     def read(texts: Collection[str], wanted: Collection[str] | None) -> Iterator[pd.DataFrame]:
@@ -186,7 +187,7 @@ def of_csv(path: Path, recipe: TableRecipe | None = None) -> Rows:
         yield from _parsed(path, {**options, **chosen}, len(names))
 
     unnamed = header and _is_unnamed(given[0])
-    return Rows(names, read, header, size >= LARGE, size, width, unnamed, signs, notices)
+    return Rows(names, read, header, size >= LARGE, size, unnamed, signs, notices)
 
 
 def _parsed(path: Path, options: dict[str, Any], width: int) -> Iterator[pd.DataFrame]:

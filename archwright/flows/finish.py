@@ -7,6 +7,7 @@ which. The test split is looked at here, once, and nothing is decided by it.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import math
 import os
@@ -93,11 +94,11 @@ class Member(NamedTuple):
     final: bool
 
 
-Winner = tuple[Net, dict[str, Any], dict[str, Any]]
+Delivered = tuple[Net, dict[str, Any], dict[str, Any]]
 """The net, what is recorded of it, and what it costs."""
 
 
-def _winner(loop: Loop, pool: Pool | Here, interrupted: bool) -> Winner:
+def _winner(loop: Loop, pool: Pool | Here, interrupted: bool) -> Delivered:
     """What is delivered. Raises `ArchwrightError` if nothing is there that keeps to the limits."""
     ranked = loop.within()
     if not ranked:
@@ -118,11 +119,13 @@ def _winner(loop: Loop, pool: Pool | Here, interrupted: bool) -> Winner:
         cost, excess = _cost(loop, net, interrupted)
         if excess <= 1:
             return net, _record(loop, members), cost
-        if len(members) == 1:
+        if len(members) == 1 or _is_late(loop):
             break
         members = members[: max(1, min(len(members) - 1, int(len(members) / excess)))]
     fastest = sorted(ranked, key=lambda t: t.extra.get("costs", {}).get("latency", math.inf))
     for trial in {t.number: t for t in [*ranked[:LOOKED], *fastest[:LOOKED]]}.values():
+        if _is_late(loop) and trial.number != fastest[0].number:
+            continue
         one = _kept(loop, trial)
         if one is not None and (found := _cost(loop, one.net, interrupted))[1] <= 1:
             return one.net, _record(loop, [one]), found[0]
@@ -135,10 +138,11 @@ def _members(loop: Loop, pool: Pool | Here, team: Team, interrupted: bool) -> li
     made: dict[int, list[Member]] = {}
     if not interrupted and (left is None or left > 0.2):
         jobs = [(trial, copies, seconds_of([(trial, copies)], loop.alone_seconds, 1)) for trial, copies in team.copies]
-        for one in _trained(loop, pool, jobs):
-            # cut short by other work on the machine, it would be worse than what the loop trained
-            if one.steps >= ENOUGH * one.trial.extra.get("steps", 0) or _kept(loop, one.trial) is None:
-                made.setdefault(one.trial.number, []).append(one)
+        with contextlib.suppress(ArchwrightError):  # no worker is left: there is what the loop trained
+            for one in _trained(loop, pool, jobs):
+                # cut short by other work on the machine, it would be worse than what the loop trained
+                if one.steps >= ENOUGH * one.trial.extra.get("steps", 0) or _kept(loop, one.trial) is None:
+                    made.setdefault(one.trial.number, []).append(one)
     kept = {t.number: [one] for t, _ in team.copies if t.number not in made and (one := _kept(loop, t)) is not None}
     return [one for trial, _ in team.copies for one in (made | kept).get(trial.number, [])]
 
@@ -151,7 +155,7 @@ def _kept(loop: Loop, trial: Trial) -> Member | None:
     return Member(trial, load(folder), trial.extra["seconds"], trial.extra["steps"], final=False)
 
 
-def _untried(loop: Loop, pool: Pool | Here) -> Winner:
+def _untried(loop: Loop, pool: Pool | Here) -> Delivered:
     """No candidate was finished: the first that keeps to the limits is trained for what is left."""
     failed = [t.extra.get("reason", "") for t in loop.book.trials() if t.extra.get("state") == "fail"]
     for _ in range(3):
@@ -166,6 +170,11 @@ def _untried(loop: Loop, pool: Pool | Here) -> Winner:
                 }, cost  # fmt: skip
     why = f": {failed[-1]}" if failed else ""
     raise ArchwrightError(f"none of the {len(failed)} candidates could be trained{why}")
+
+
+def _is_late(loop: Loop) -> bool:
+    """Whether nothing is left of the budget but what writing the bundle takes, or less."""
+    return loop.ask.left is not None and loop.ask.left < 0.5 * loop.ask.plan.wrap
 
 
 def _time_left(loop: Loop) -> float | None:
@@ -227,7 +236,7 @@ def _cost(loop: Loop, net: Net, quick: bool) -> tuple[dict[str, Any], float]:
     most = limits.get("latency", math.inf)
     for _ in range(3):
         try:
-            measured = latency(whole, seconds=0.1 if quick else 0.3)
+            measured = latency(whole, seconds=0.1 if quick or _is_late(loop) else 0.3)
         except EmitError:
             return found, math.inf if "latency" in limits else excess
         if found["latency_s"] is None or measured.seconds < found["latency_s"]:
@@ -241,9 +250,10 @@ def _too_slow(loop: Loop, cost: Mapping[str, Any]) -> ArchwrightError:
     """Why nothing is delivered: what keeps to exact limits before its training does so after it."""
     took = "cannot be measured" if cost["latency_s"] is None else f"takes {cost['latency_s']:.3g} s"
     most = loop.ask.limits.get("latency", math.inf)
+    again = "resume the search on an idle machine, or " if loop.within() else ""
     return ArchwrightError(
         f"no trained network keeps to the latency of {most:.3g} s when it is measured again (the winner {took}):"
-        " resume the search on an idle machine, or begin one that allows more"
+        f" {again}begin one that allows more"
     )
 
 

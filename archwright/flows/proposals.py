@@ -150,9 +150,10 @@ class Proposals:
         if self._kept or stopped() or any([not t.extra.get("refused") for t in self._book.trials()]):
             return []
         if self._smallest:
+            what = "was found in time that" if self._enough() else f"of space {self.space.name}"
             raise FormatError(
-                f"no network of space {self.space.name} keeps to the limits: the smallest that was found has"
-                f" {self._smallest}; allow more, or give another space"
+                f"no network {what} keeps to the limits: the smallest that was found has {self._smallest}; allow more,"
+                f" or give another space{' or more time' if self._enough() else ''}"
             )
         if self._broken:
             raise FormatError(f"space {self.space.name} makes no network for these data: {self._broken}")
@@ -177,7 +178,7 @@ class Proposals:
         for shape in shapes:
             try:
                 found.append(_completed(self.space, {**USUAL, **shape}, rng))
-            except (ChoiceError, TypeMismatch):  # it does not fit these data
+            except MISFITS:  # it does not fit these data
                 continue
         return found
 
@@ -235,7 +236,7 @@ class Proposals:
                 raise
             told = str(error).strip().partition("\n")[0].rstrip(".")
             raise FormatError(f"optuna's {type(study.sampler).__name__} cannot search this space: {told}") from None
-        seen = {text_of(t.trace): t.number for t in self._book.trials() if t.number != trial.number}
+        seen = {text_of(t.trace): t.number for t in self._book.trials() if t.number < trial.number}
         if text_of(trace) in seen:  # another process may have a sampler that began with the same seed
             reason: str | None = f"trial {seen[text_of(trace)]} has the same choices"
         else:
@@ -350,10 +351,11 @@ class Proposals:
         """Remember what comes nearest to the limits, for what is said if nothing keeps to them. What is over a computed
         one has no latency, and is farther than all that have."""
         known = {name: found[name] for name in self.limits if found.get(name, math.inf) < math.inf}
-        near = len(known) < len(self.limits), max([cost / self.limits[name] for name, cost in known.items()])
-        if near < self._nearest:
+        most = max([cost / self.limits[name] for name, cost in known.items()], default=math.inf)
+        near = len(known) < len(self.limits), most
+        if near < self._nearest or not self._smallest:
             told = [f"{name} {cost:.6g} {UNITS[name]}".removesuffix(" 1") for name, cost in known.items()]
-            self._nearest, self._smallest = near, ", ".join(told)
+            self._nearest, self._smallest = near, ", ".join(told) or "a latency that cannot be measured"
 
 
 def _halves(trace: Mapping[str, Any]) -> tuple[Trace, Trace]:

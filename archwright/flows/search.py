@@ -122,7 +122,8 @@ def search(
     space      name of a space part, or a `Space`; by default what suits the kind of data
     strategy   name of a strategy part, "optuna:TPESampler" for any sampler of Optuna, or a function as strategies are
     start      a net, or the folder of one, to begin from: then the space is what can be made of it
-    trials     how many candidates to train; without a budget the same seed gives the same result
+    trials     how many candidates to train; without a budget the same seed, with as many workers, gives the same
+               result, unless a latency is asked for
     folder     where the ledger, copies of the data and the trained nets are kept; by default a temporary folder
     storage    an Optuna storage URL for the ledger; by default study.db in that folder, or memory without one
     name       of the study; by default that of the data
@@ -138,7 +139,7 @@ def search(
     Ctrl-C ends the search with what was found so far.
     """
     began = time.monotonic() if began is None else began
-    _known(strategy, seed)
+    _check_strategy(strategy, seed)
     total = None if budget is None and trials is not None else seconds(DEFAULT_BUDGET if budget is None else budget)
     if trials is not None and trials < 1:
         raise FormatError(f"got trials={trials}, expected at least 1")
@@ -158,7 +159,7 @@ def search(
         if "recipe" not in opened.meta:
             raise DataError(f"the data '{opened.name}' have no recipe: expected what archwright.open_data gives")
         wanted = objectives(objective, opened.task, opened.outputs)
-        _try(wanted, opened)
+        _check_metrics(wanted, opened)
         begin = around(start, opened, work / "start") if start is not None else None
         where = begin.space if begin is not None else bound(space, opened)
         digest = fingerprint(opened)
@@ -180,6 +181,7 @@ def search(
             shutil.rmtree(work / "start", ignore_errors=True)
         elif url is not None:
             book = ledger.resume(url, label, about, [o.name for o in wanted])
+            book.spend(0.0)  # whoever began it knows by this that it is not alone
         else:
             raise FormatError("got resume without a folder or a storage: expected one, where the search was begun")
         before = min(book.spent(), 0.95 * (total or math.inf)) if resume else 0.0
@@ -233,7 +235,7 @@ def bound(space: str | Space | None, data: Data) -> Space:
     return Space(part.name, with_training(registry.entry(part), data), spec)
 
 
-def _known(strategy: str | Callable[..., Any], seed: int) -> None:
+def _check_strategy(strategy: str | Callable[..., Any], seed: int) -> None:
     """Raise what is wrong with a strategy."""
     if not isinstance(strategy, str):
         if not callable(strategy):
@@ -244,7 +246,7 @@ def _known(strategy: str | Callable[..., Any], seed: int) -> None:
         registry.load(strategy, "strategy")
 
 
-def _try(wanted: Sequence[Objective], data: Data) -> None:
+def _check_metrics(wanted: Sequence[Objective], data: Data) -> None:
     """Raise `DataError` for a metric that the targets do not allow: all trials would fail with it, or the figures of
     the end. Tried on the right classes, or on the mean of the numbers: where targets may be 0, some metrics allow no
     prediction of 0."""

@@ -47,7 +47,7 @@ def latency(
     seconds  how long is measured in all, after the model is loaded; a tenth of it goes to warming up. Slow networks run
              a few times at least
 
-    Raises `EmitError` if the net has no form in ONNX, `FormatError` if the file is not an ONNX model.
+    Raises `EmitError` if the net has no form that ONNX Runtime takes, `FormatError` if the file is not an ONNX model.
     """
     if batch < 1 or threads < 1 or not seconds > 0:
         raise FormatError(f"got batch={batch}, threads={threads}, seconds={seconds}: expected numbers above 0")
@@ -56,7 +56,10 @@ def latency(
 
         with tempfile.TemporaryDirectory(prefix="archwright-latency-") as folder:
             path = to_onnx(net, Path(folder) / "net.onnx", check=False).path
-            session = _session(path, threads)
+            try:
+                session = _session(path, threads)
+            except FormatError as error:
+                raise EmitError(str(error)) from None
             feeds = {node.name: x for node, x in zip(net.graph.inputs, example(net.graph, batch), strict=True)}
             arrays = {name: _plain(x) for name, x in feeds.items()}
             return _measure(session, arrays, batch, threads, seconds)

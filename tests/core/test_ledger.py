@@ -121,16 +121,18 @@ def test_a_study_of_an_older_version_is_resumed(tmp_path):
 
 def test_a_study_of_which_nothing_came_is_dropped_and_others_are_not(tmp_path):
     url = f"sqlite:///{tmp_path / 'study.db'}"
-    books = [begun(tmp_path) for _ in range(3)]
-    entered(books[0])
+    books = [begun(tmp_path) for _ in range(5)]
+    for book in books[:4]:
+        entered(book)
     books[0].complete(0, [0.5, 3])
-    number, _ = entered(books[1])
-    books[1].note(number, session="elsewhere:1:2")
-    entered(books[2])
-    books[2].fail(0, "it diverged")
+    books[1].fail(0, "it diverged")
+    books[2].spend(1.0)
+    books[2].study.set_user_attr("seconds elsewhere:1:2", 0.0)  # another process has joined
+    books[3].spend(1.0)
+    books[3].prune(0, "over a limit", refused=True)
     for book in books:
         book.drop()
-    assert optuna.study.get_all_study_names(url) == ["toy", "toy-2"]
+    assert optuna.study.get_all_study_names(url) == ["toy", "toy-2", "toy-3"]
 
 
 @pytest.mark.parametrize("last", ["created", "named", "told apart"])

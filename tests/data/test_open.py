@@ -346,3 +346,18 @@ def test_classic_tables(entry):
     if not lost:
         for made, stored in zip(recipe.apply(frame), data.inputs, strict=True):
             np.testing.assert_array_equal(made, stored)
+
+
+@pytest.mark.parametrize(("decimal", "separator"), [(".", ","), (",", ";")])
+def test_targets_of_a_frame_whose_numbers_are_text(tmp_path, decimal, separator):
+    """As pandas reads a file with thousands, without being told of them."""
+    x = np.arange(60.0) * 37.5 + 0.5
+    made = [f"{value:,.1f}" for value in x]
+    if decimal == ",":
+        made = [text.translate(str.maketrans(",.", ".,")) for text in made]
+    pd.DataFrame({"x": np.arange(60) % 7, "y": made}).to_csv(tmp_path / "t.csv", sep=separator, index=False)
+    recipe = recipe_from(open_data(tmp_path / "t.csv").meta["recipe"])
+    frame = pd.read_csv(tmp_path / "t.csv", sep=separator)
+    assert not pd.api.types.is_numeric_dtype(frame["y"])
+    np.testing.assert_allclose(open_raw(frame, recipe)[1], x)
+    np.testing.assert_allclose(open_raw(tmp_path / "t.csv", recipe)[1], x)

@@ -181,3 +181,14 @@ def test_repetition_does_not_hide_how_large_a_parquet_file_is(tmp_path):
     memory = frame.memory_usage(index=False).sum()
     assert (tmp_path / "t.parquet").stat().st_size < memory / 50
     assert memory / 2 < rows.of_file(tmp_path / "t.parquet").bytes < 2 * memory
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("before", [",,\n", ";;\n", "\n,,\n\n", '"","",""\n'])
+def test_lines_without_anything_before_the_header(tmp_path, monkeypatch, before, large):
+    if large:
+        monkeypatch.setattr(rows, "LARGE", 1)
+        monkeypatch.setattr(rows, "CHUNK", 1)
+    text = PLAIN.replace(",", ";") if ";" in before else PLAIN
+    table = rows.of_csv(written(tmp_path, before + text))
+    assert table.names == ("a", "b", "c") and table.whole()["c"].tolist() == [2.5, 3.5, 4.5]

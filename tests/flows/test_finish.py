@@ -112,6 +112,16 @@ def test_nothing_is_delivered_that_is_too_slow(slower: dict[str, float], tmp_pat
     assert run["trials"]["complete"] >= 2
 
 
+def test_where_no_time_is_left_the_fastest_is_looked_at(
+    slower: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slower["factor"] = 3.0
+    monkeypatch.setattr(finish, "_is_late", lambda _: True)
+    run = run_of(limit="latency=600us", trials=6)
+    assert run["cost"]["params"] == min(entry["values"]["params"] for entry in run["scatter"]) <= 200
+    assert slower["measured"] <= 2
+
+
 def test_a_latency_just_over_the_limit_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
     from archwright.flows import objectives
 
@@ -145,6 +155,15 @@ def test_workers_that_cannot_start_are_told_of(monkeypatch: pytest.MonkeyPatch, 
     for options in ({"trials": 3}, {"budget": "5s"}):
         with pytest.raises(ArchwrightError, match="no worker process could be started"):
             run_of(workers=1, **options)
+
+
+def test_workers_that_are_lost_in_the_end_cost_nothing_that_was_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*_: Any) -> Any:
+        raise ArchwrightError("no worker process could be started")
+
+    monkeypatch.setattr(finish, "_trained", lost)
+    run = run_of(trials=4)
+    assert not run["winner"]["training"]["retrained"] and run["test"]["error"] <= 1
 
 
 def test_whatever_a_part_raises_is_a_failed_trial(monkeypatch: pytest.MonkeyPatch) -> None:

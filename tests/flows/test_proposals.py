@@ -19,7 +19,7 @@ from archwright.core.ledger import Ledger
 from archwright.core.records import Trace, Trial
 from archwright.core.space import Space, Spec
 from archwright.data.open import open_data
-from archwright.errors import FormatError
+from archwright.errors import EmitError, FormatError
 from archwright.flows import proposals as module
 from archwright.flows.loop import Loop
 from archwright.flows.objectives import Objective
@@ -101,7 +101,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     measured: list[float] = []
     former = module.costs
 
-    def costs(graph: Any, names: Sequence[str], recipe: Any = None, net: Any = None) -> Mapping[str, float]:
+    def costs(graph: Any, names: Sequence[str], recipe: Any = None) -> Mapping[str, float]:
         known = former(graph, [n for n in [*names, "flops"] if n != "latency"])
         if "latency" in names:
             time.sleep(0.05)
@@ -185,6 +185,22 @@ def test_what_was_measured_comes_nearer_than_what_was_not(clock: list[float]) ->
     which = proposals(one_after_another(wide(32)), params=16, latency=1e-9)
     with pytest.raises(FormatError, match=r"the smallest that was found has params 15, latency 2.\de-08 s;"):
         which.next(1)
+
+
+def test_a_latency_that_cannot_be_measured_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: Any, **__: Any) -> None:
+        raise EmitError("it has no form in ONNX")
+
+    monkeypatch.setattr("archwright.flows.objectives.latency", none)
+    for strategy in ("random", "optuna:RandomSampler"):
+        with pytest.raises(FormatError, match=r"that was found has a latency that cannot be measured; allow"):
+            proposals(strategy, latency=1.0).next(9)
+
+
+def test_what_was_not_found_in_time_is_not_said_of_all(clock: list[float]) -> None:
+    made = proposals("random", latency=1e-9)
+    with pytest.raises(FormatError, match=r"no network was found in time that keeps .* or more time"):
+        made.next(9, until=0.0)
 
 
 def test_after_something_fitted_nothing_is_raised() -> None:
