@@ -501,7 +501,7 @@ def _encoded(
     for chunk in [found.sample] if whole else (chunk for _, chunk in _chunks(tables, found.texts, set(recipe.needed))):
         part = chunk[known[at : at + len(chunk)]]
         at += len(chunk)
-        for name in numbers & set(part.columns):
+        for name in sorted(numbers & set(part.columns)):  # the same notice in every process
             x = columns.numbers(part[name], recipe.signs)
             lost[name] += int((columns.filled(part[name]) & ~np.isfinite(x)).sum())
         yield recipe.apply(part)

@@ -37,6 +37,7 @@ from archwright.data.data import Array
 from archwright.data.recipe import Recipe, recipe_from
 from archwright.errors import ArchwrightError, DataError, EmitError, FormatError
 from archwright.exchange.onnx import to_onnx
+from archwright.kit.metrics import probabilities
 from archwright.kit.prelude import with_recipe
 from archwright.net import net as nets
 from archwright.net.build import Built, build
@@ -86,10 +87,7 @@ class Bundle:
         """Probabilities of the classes [n, classes], float64. Raises `DataError` for regression."""
         if self.recipe.target.task != "classification":
             raise DataError(f"'{self.recipe.target.name}' is a number and has no probabilities: use predict")
-        logits = self.outputs(X).astype(np.float64)
-        z = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf))
-        found: Array = z / z.sum(1, keepdims=True)
-        return found
+        return probabilities(self.outputs(X))
 
     @cached_property
     def _module(self) -> Built:

@@ -17,7 +17,7 @@ from archwright.data.open import open_parts
 from archwright.data.recipe import Target
 from archwright.errors import DataError
 from archwright.flows.bundle import Bundle
-from archwright.kit.metrics import metric
+from archwright.kit.metrics import metric, probabilities
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def predict(bundle: Bundle | str | os.PathLike[str], data: Any, *, proba: bool =
     parts = []
     for raw, y in open_parts(data, made.recipe):
         outputs = made.outputs(raw)
-        chances = made.predict_proba(raw) if proba else np.zeros((0, 0))
+        chances = probabilities(outputs) if proba else np.zeros((0, 0))
         parts.append((outputs, chances, _truth(target, y, len(outputs))))
     outputs, chances, truth = [np.concatenate(found) for found in zip(*parts, strict=True)]
     return Predictions(

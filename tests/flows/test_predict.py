@@ -59,7 +59,7 @@ def test_a_large_file_is_predicted_for_in_chunks(bundle: Bundle, tmp_path: Path,
     calls = []
     monkeypatch.setattr(Bundle, "outputs", lambda self, X, f=Bundle.outputs: calls.append(len(X)) or f(self, X))
     parts = predict(bundle, tmp_path / "new.csv", proba=True)
-    assert len(calls) > 4 and sum(calls) == 120 and parts.predicted == whole.predicted
+    assert len(calls) > 2 and sum(calls) == 60 and parts.predicted == whole.predicted  # each row once
     np.testing.assert_allclose(parts.proba, whole.proba, rtol=1e-5)
     assert parts.scores == whole.scores and parts.scores
 
