@@ -5,6 +5,7 @@ A fault is a replacement of text in a file of tests/fixtures/parts, so that it i
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -511,9 +512,11 @@ def table():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_right_parts_pass(kind, capsys):
+def test_right_parts_pass_and_leave_no_file_behind(kind, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     part = read(RIGHT / f"{kind}.py")
     count = check_part(part)
+    assert not list(tmp_path.iterdir())
     assert count >= suite(kind).MINIMUM
     assert capsys.readouterr().out == f"{kind}/{kind}: {count} checks\n"
 

@@ -14,6 +14,7 @@ import importlib
 from types import ModuleType
 
 from archwright.core import registry
+from archwright.core.checks.common import workshop
 from archwright.core.part import Part
 from archwright.errors import MissingExtra
 
@@ -31,7 +32,8 @@ def check_part(part: Part | str) -> int:
     part = registry.find(part) if isinstance(part, str) else part
     module = suite(part.kind)
     try:
-        count: int = module.check(part)
+        with workshop():
+            count: int = module.check(part)
     except (AssertionError, MissingExtra):
         raise
     except Exception as error:

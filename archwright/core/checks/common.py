@@ -7,7 +7,10 @@ import base64
 import dataclasses
 import inspect
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -253,6 +256,25 @@ def net_and_data(part: Part, seed: int) -> tuple[Any, ...]:
 
 TOYS = frozenset(("hp", "data", "net", "trained"))
 """The keys of an example that `net_and_data` reads."""
+
+
+_HOME: ContextVar[Path | None] = ContextVar("_HOME", default=None)
+
+
+@contextmanager
+def workshop() -> Iterator[None]:
+    """Within it, each `scratch` folder is made in one place, which is removed with all that is in it at the end."""
+    with tempfile.TemporaryDirectory(prefix="archwright-checks-") as home:
+        token = _HOME.set(Path(home))
+        try:
+            yield
+        finally:
+            _HOME.reset(token)
+
+
+def scratch() -> Path:
+    """A new empty folder for a part to write to; outside a `workshop` it is the caller's to remove."""
+    return Path(tempfile.mkdtemp(prefix="archwright-", dir=_HOME.get()))
 
 
 # ------------------------------------------------------------------------------------------------ what all must hold

@@ -63,12 +63,13 @@ def serve() -> None:
 
 def _answer(path: Path) -> dict[str, Any]:
     from archwright.core.checks import suite
-    from archwright.core.checks.common import flatten, pack
+    from archwright.core.checks.common import flatten, pack, workshop
     from archwright.core.part import read
 
     try:
         part = read(path)
         calls = suite(part.kind).calls(part)
-        return {"results": {verb: pack(flatten(call(call.make(0)))) for verb, call in calls.items()}}
+        with workshop():
+            return {"results": {verb: pack(flatten(call(call.make(0)))) for verb, call in calls.items()}}
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"}

@@ -7,8 +7,6 @@ the right form; standardised by the train split alone. A flow, where there is on
 from __future__ import annotations
 
 import dataclasses
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,8 +32,7 @@ def calls(part: Part) -> Calls:
         case = common.own(part, "case")
         if case is None:
             return (part.example.get("source"),)
-        folder = Path(tempfile.mkdtemp(prefix="archwright-task-"))
-        found: tuple[Any, ...] = case(seed, folder)
+        found: tuple[Any, ...] = case(seed, common.scratch())
         return found
 
     found = {"load": Call(load, source, common.hp(part))}

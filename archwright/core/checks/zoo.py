@@ -8,7 +8,6 @@ writes below its folder only.
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -70,7 +69,7 @@ def calls(part: Part) -> Calls:
         "card": lambda seed: (net(seed), dict(RUN)),
         "find": lambda seed: (part.example.get("query", "a small network"), unlike(part, seed)),
         "reuse": lambda seed: (tuple(nets_of(part, seed).values()), source),
-        "put": lambda seed: (Path(tempfile.mkdtemp()), net(seed), dict(RUN)),
+        "put": lambda seed: (common.scratch(), net(seed), dict(RUN)),
     }
     if common.own(part, "case") is not None and common.own(part, "reuse") is not None:
         made["reuse"] = lambda seed: common.net_and_data(part, seed)
