@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shlex
 import shutil
@@ -20,6 +19,7 @@ from rich.text import Text
 from archwright.errors import EmitError
 from archwright.flows.loop import Progress, State
 from archwright.flows.objectives import UNITS
+from archwright.report.words import value
 
 PLAIN_EVERY = 10.0
 """Seconds between lines where standard error is no terminal."""
@@ -68,25 +68,9 @@ def line(state: State) -> str:
         parts.append(f"{left // 60}:{left % 60:02d} left")
     parts.append(f"{state.trials}{wanted} trials" + (f" ({state.failed} failed)" if state.failed else ""))
     if state.best is not None:
-        parts.append(f"best {state.metric} {number(state.best, state.unit)}")
+        parts.append(f"best {state.metric} {value(state.best, state.unit)}")
         parts.append(f"{state.front} on the front")
     return " · ".join(parts)
-
-
-def number(value: float, unit: str) -> str:
-    """A number with its unit, short enough to read."""
-    if not math.isfinite(value):
-        return "not defined" if math.isnan(value) else f"{value}"
-    if unit == "share" and abs(value) < 1e4:
-        return f"{value:.2%}"
-    if unit == "s" and abs(value) < 1:
-        return f"{value * 1e6:.0f} µs" if abs(value) < 1e-3 else f"{value * 1e3:.3g} ms"
-    if unit in ("1", "FLOP", "B") and value == int(value) and abs(value) < 1e15:
-        for scale, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-            if abs(value) >= 10 * scale:
-                return f"{value / scale:,.1f} {prefix}{unit.replace('1', '')}".strip()
-        return f"{int(value):,} {unit.replace('1', '')}".strip()
-    return f"{value:.4g}" + ("" if unit in ("1", "target units") else f" {unit}")
 
 
 def summary(run: Mapping[str, Any], folder: Path) -> None:
@@ -97,7 +81,7 @@ def summary(run: Mapping[str, Any], folder: Path) -> None:
     rows = [["trial", *heads, "choices"]]
     for entry in run["front"]:
         mark = "*" if entry["trial"] == winner["trial"] else ""
-        values = [number(entry["values"][o["name"]], o["unit"]) for o in objectives]
+        values = [value(entry["values"][o["name"]], o["unit"]) for o in objectives]
         rows.append([f"{mark}{entry['trial']}", *values, short(entry["trace"])])
     console.print(f"front of {sum(run['trials'].values())} trials (* is the winner)", markup=False)
     widths = [max([len(row[i]) for row in rows]) for i in range(len(heads) + 1)]
@@ -117,18 +101,16 @@ def summary(run: Mapping[str, Any], folder: Path) -> None:
     if members:
         told = ", ".join([f"{m['trial']}" + (f" ({m['copies']} times)" if m["copies"] > 1 else "") for m in members])
         console.print(f"winner: the mean of {sum([m['copies'] for m in members])} networks, of trials {told}")
-    took = f", {number(cost['latency_s'], 's')} a sample" if cost["latency_s"] is not None else ""
-    console.print(
-        f"winner: {number(cost['params'], '1')} parameters, {number(cost['flops'], 'FLOP')},"
-        f" {number(cost['bytes'], 'B')}{took}", markup=False,
-    )  # fmt: skip
+    took = f", {value(cost['latency_s'], 's')} a sample" if cost["latency_s"] is not None else ""
+    needs = f"{value(cost['params'])} parameters, {value(cost['flops'], 'FLOP')}, {value(cost['bytes'], 'B')}"
+    console.print(f"winner: {needs}{took}", markup=False)
     units = {o["name"]: o["unit"] for o in objectives} | {
         "error": "share" if run["data"]["task"] == "classification" else "target units"
     }
-    for name, value in run["test"].items():
+    for name, found in run["test"].items():
         unit = units.get(name, "1")
-        trivial = number(run["baseline"][name], unit)
-        console.print(f"test {name}: {number(value, unit)} (trivial predictor: {trivial})", markup=False)
+        trivial = value(run["baseline"][name], unit)
+        console.print(f"test {name}: {value(found, unit)} (trivial predictor: {trivial})", markup=False)
     console.print(f"bundle: {folder}", markup=False, soft_wrap=True)
     console.print(f"report: {folder / 'report.html'}", markup=False, soft_wrap=True)
 

@@ -55,13 +55,13 @@ def value(v: Any, unit: str = "") -> str:
         return NONE
     if n < 0:
         return "−" + value(-n, unit)
-    if unit in _SHARES:
+    if unit in _SHARES and n < 1e4:
         return f"{_digits(100 * n, 2)}{PERCENT}"
     if unit in _SECONDS:
         return duration(n)
     if unit in _BYTES:
         return scaled(n, "B", ("", "k", "M", "G", "T"))
-    if unit in ("FLOPs", "flops"):
+    if unit in ("FLOP", "FLOPs", "flops"):
         return scaled(n, "FLOPs")
     if unit in ("params", "weights"):
         return count(n)
@@ -98,7 +98,7 @@ def duration(seconds: float) -> str:
         return f"{_significant(seconds * 1e6, 3)}{_GAP}µs"
     if abs(seconds) < 0.9995:
         return f"{_significant(seconds * 1e3, 3)}{_GAP}ms"
-    if seconds < 59.95:
+    if seconds < 59.95 or seconds > 1e10:
         return f"{_significant(seconds, 3)}{_GAP}s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

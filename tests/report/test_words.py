@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from archwright.flows import objectives
 from archwright.report import svg, words
 
 
@@ -16,7 +19,8 @@ from archwright.report import svg, words
         (0.00001, "share", "0.001 %"), (12345, "1", "12,345"), (123456, "1", "123 k"), (1.5e9, "1", "1.5 G"),
         (0.00021, "s", "210 µs"), (0.0123, "s", "12.3 ms"), (4.2, "s", "4.2 s"), (61.2, "s", "1 min 1 s"),
         (3600, "s", "1 h"), (7260, "s", "2 h 1 min"), (59.97, "s", "1 min"), (0, "s", "0 s"), (780, "bytes", "780 B"),
-        (48_230, "B", "48.2 kB"), (18_000, "FLOPs", "18 kFLOPs"), (53.2143, "target units", "53.21"),
+        (48_230, "B", "48.2 kB"), (18_000, "FLOPs", "18 kFLOPs"),
+        (12_345_678, "FLOP", "12.3 MFLOPs"), (53.2143, "target units", "53.21"),
         (-0.5, "1", "−0.5"),
         (1.234e-7, "1", "1.234·10⁻⁷"), (float("nan"), "share", "–"), (None, "", "–"), ("nan", "s", "–"),
         (True, "1", "–"),
@@ -25,6 +29,12 @@ from archwright.report import svg, words
 )  # fmt: skip
 def test_value(value: Any, unit: str, text: str) -> None:
     assert words.value(value, unit).replace("\u00a0", " ") == text
+
+
+@given(st.floats(), st.sampled_from([*objectives.UNITS.values(), "share", "target units", "nats", "other"]))
+def test_any_number_is_short(value: float, unit: str) -> None:
+    text = words.value(value, unit)
+    assert text == text.strip() and 0 < len(text) < 30 and "\n" not in text
 
 
 def test_clip_and_shorten() -> None:
