@@ -28,8 +28,8 @@ from archwright.errors import ArchwrightError, EmitError
 from archwright.flows.bundle import Bundle
 from archwright.flows.objectives import costs
 from archwright.flows.pool import STOPPED
-from archwright.flows.team import Team, mean_of, outputs_of, seconds_of
-from archwright.kit.ensemble import ensemble
+from archwright.flows.team import Team, outputs_of, seconds_of
+from archwright.kit.ensemble import ensemble, mean_outputs
 from archwright.kit.latency import latency
 from archwright.kit.metrics import metric, probabilities
 from archwright.kit.prelude import with_recipe
@@ -76,7 +76,9 @@ def finish(loop: Loop, pool: Pool | Here, *, interrupted: bool, command: str) ->
     ask = loop.ask
     data = ask.data
     outputs = predict(net, data, "test")
-    run = {**about(loop, command, interrupted), "winner": winner, **_tested(loop, outputs), "cost": cost}
+    tested = _tested(loop, outputs)
+    run = {**about(loop, command, interrupted), "winner": winner, **tested, "cost": cost}
+    run["data"]["notices"] += _doubts(loop, tested)
     run["seconds"] = ask.at
     loop.book.spend(ask.spent)
     loop.show("done")
@@ -291,7 +293,7 @@ def _together(loop: Loop, members: Sequence[Member]) -> dict[str, float]:
     outputs = [outputs_of(loop.nets / str(m.trial.number)) for m in members]
     if any([y is None for y in outputs]):
         return {}
-    made = mean_of(outputs, loop.ask.data.task)
+    made = mean_outputs(outputs, loop.ask.data.task)
     return loop.judge.values(made, loop.judge.held_rows(made))
 
 
@@ -338,6 +340,22 @@ def _tested(loop: Loop, outputs: np.ndarray[Any, Any]) -> dict[str, Any]:
         "test": {n: m(truth, outputs) for n, m in scores.items()}, "detail": detail,
         "baseline": {n: m(truth, trivial) for n, m in scores.items()},
     }  # fmt: skip
+
+
+def _doubts(loop: Loop, tested: Mapping[str, Any]) -> list[str]:
+    """What has to be said of the figures on the test split: that nothing was learned which holds there."""
+    name = loop.ask.metric.name
+    test, trivial = [tested[part].get(name, math.nan) for part in ("test", "baseline")]
+    if not loop.ask.sign * test >= loop.ask.sign * trivial:
+        return []
+    always = "class shares" if loop.ask.data.task == "classification" else "the mean"
+    why = "the inputs may say little about the target"
+    if "temporal" in str(loop.ask.data.meta.get("split")):
+        why += ", or what holds may change with time"
+    return [
+        f"on the test split the network is no better than a predictor that knows nothing but {always} ({name}"
+        f" {test:.4g}, that one {trivial:.4g}): {why}"
+    ]
 
 
 def _classes(truth: np.ndarray[Any, Any], outputs: np.ndarray[Any, Any], classes: Sequence[str]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archwright.core.records import Trial
+from archwright.kit.ensemble import averaged, output_of
 
 AMONG = 16
 """The best so many trials are chosen from."""
@@ -89,38 +90,20 @@ def select(
     if best.number not in outputs:  # trained elsewhere: copies of it are all that is known to be good
         copies = [team([best] * count) for count in range(most, 1, -1)]
         return next((made for made in copies if fits(made)), team([best]))
-    parts = {t.number: _chances(outputs[t.number], task) for t in ranked[:AMONG] if t.number in outputs}
+    parts = {t.number: averaged(outputs[t.number], task) for t in ranked[:AMONG] if t.number in outputs}
     chosen, total = team([best], score(outputs[best.number])), parts[best.number]
     while len(chosen.trials) < most:
         tried = []
         for trial in ranked[:AMONG]:
             if trial.number in parts:
                 mean = (total + parts[trial.number]) / (len(chosen.trials) + 1)
-                tried.append((score(_output(mean, task)), trial.number, trial))
+                tried.append((score(output_of(mean, task)), trial.number, trial))
         more = (team([*chosen.trials, trial], found) for found, _, trial in sorted(tried, key=lambda one: one[:2]))
         wider = next((made for made in more if fits(made)), None)
         if wider is None:
             break
         chosen, total = wider, total + parts[wider.trials[-1].number]
     return chosen
-
-
-def _chances(output: NDArray[np.float32], task: str) -> NDArray[np.float32]:
-    """What is averaged: probabilities of classes, or numbers."""
-    if task != "classification":
-        return output
-    from scipy.special import softmax
-
-    return np.asarray(softmax(output, -1), np.float32)
-
-
-def mean_of(outputs: Sequence[NDArray[np.float32]], task: str) -> NDArray[np.float32]:
-    """The outputs of the mean of networks, of those of each, [rows, outputs]."""
-    return _output(np.mean([_chances(y, task) for y in outputs], axis=0), task)
-
-
-def _output(mean: NDArray[np.float32], task: str) -> NDArray[np.float32]:
-    return np.log(np.maximum(mean, 1e-12)) if task == "classification" else mean
 
 
 def outputs_of(folder: Path) -> NDArray[np.float32] | None:

@@ -9,6 +9,7 @@ time are those of all members together.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from archwright import ops
 from archwright.errors import GraphError
 from archwright.ir import INPUT, Graph, Node, owner
 from archwright.net.net import Net
+
+LEAST = 1e-12
+"""Probabilities below this one are taken for it where their logarithm is needed."""
 
 
 def ensemble(nets: Sequence[Net], task: str) -> Net:
@@ -60,7 +64,7 @@ def ensemble_graph(graphs: Sequence[Graph], task: str) -> Graph:
             total = g.add("add", total, y)
         total = g.add("mul", total, value=1 / len(graphs))
         if task == "classification":
-            total = g.add("log", g.add("clamp", total, min=1e-12))
+            total = g.add("log", g.add("clamp", total, min=LEAST))
     return g.finish(total)
 
 
@@ -68,12 +72,22 @@ def _moved(values: Sequence[str], place: dict[str, str]) -> tuple[str, ...]:
     return tuple([place[owner(v)] + v[len(owner(v)) :] for v in values])
 
 
-def mean_outputs(outputs: Sequence[NDArray[np.float32]], task: str) -> NDArray[np.float32]:
-    """The same mean of outputs that are there already: [rows, k] each."""
+def averaged(output: NDArray[Any], task: str) -> NDArray[np.float32]:
+    """What is averaged of outputs that are there already, [rows, k]: probabilities of classes, or the numbers."""
+    if task != "classification":
+        return output
+    from scipy.special import softmax
+
+    return np.asarray(softmax(output, -1), np.float32)
+
+
+def output_of(mean: NDArray[np.float32], task: str) -> NDArray[np.float32]:
+    """The output that stands for such a mean."""
+    return np.log(np.maximum(mean, LEAST)) if task == "classification" else mean
+
+
+def mean_outputs(outputs: Sequence[NDArray[Any]], task: str) -> NDArray[np.float32]:
+    """The outputs of `ensemble`, of those of its nets: [rows, k] each."""
     if len(outputs) == 1:
         return outputs[0]
-    if task != "classification":
-        return np.mean(outputs, 0)
-    from scipy.special import log_softmax, logsumexp
-
-    return logsumexp([log_softmax(y, -1) for y in outputs], 0) - np.float32(np.log(len(outputs)))
+    return output_of(np.mean([averaged(y, task) for y in outputs], axis=0), task)

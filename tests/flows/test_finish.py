@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from archwright.data.open import open_data
@@ -38,6 +39,19 @@ def test_every_metric_has_its_own_values() -> None:
     alone = {entry["trial"]: entry["values"] for entry in run["scatter"]}
     assert run["winner"]["valid"]["accuracy"] == alone[run["winner"]["trial"]]["accuracy"]  # costs: no mean
     assert {tuple(curve[-1]) for curve in run["curves"].values()} >= {(1.0, v["neg_log_loss"]) for v in alone.values()}
+
+
+@pytest.mark.parametrize("turned", [True, False])
+def test_a_network_that_is_worse_than_the_mean_is_told_of(turned: bool) -> None:
+    """The last fifth of the rows, those of the test split, follow the opposite rule."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=200).astype(np.float32)
+    sign = np.where((np.arange(200) >= 160) & turned, -1.0, 1.0)
+    frame = pd.DataFrame({"x": x, "when": np.arange(200), "y": sign * x})
+    run = search(frame, "y", time="when", space="small", trials=4, workers=0, strategy="random").run
+    said = [n for n in run["data"]["notices"] if "no better than a predictor that knows nothing but the mean" in n]
+    assert len(said) == turned == (run["test"]["error"] >= run["baseline"]["error"])
+    assert all("what holds may change with time" in notice for notice in said)
 
 
 def test_a_metric_that_is_not_defined_fails_the_trial(monkeypatch: pytest.MonkeyPatch) -> None:
