@@ -86,6 +86,7 @@ def inspect(
         where = ", ".join(f"{m.weight}[{m.dim}]" for m in c.members[:4]) + (" ..." if len(c.members) > 4 else "")
         typer.echo(f"axis {c.number}: {c.size} units ({can}) in {where}")
 
+
 @app.command()
 def parts(
     kind: Annotated[str | None, typer.Option(help="Only parts of this kind, such as block or strategy.")] = None,

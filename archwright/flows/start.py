@@ -290,4 +290,3 @@ def _carried(graph: Graph, net: Net) -> Net:
     fresh = init(graph).weights
     return Net(graph, {n: net.weights[n] if n in net.weights and net.weights[n].shape == w.shape else w
                        for n, w in fresh.items()})  # fmt: skip
-
