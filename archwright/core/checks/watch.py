@@ -14,6 +14,8 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import pandas  # noqa: F401  its C modules crash if they are imported while the classes of datetime are replaced
+import rich.style  # noqa: F401  draws a random number when it is imported, by scikit-learn for one
 import torch
 
 from archwright.core import registry
